@@ -1,0 +1,2 @@
+//! The `compose-deploy` command.
+fn main() {}

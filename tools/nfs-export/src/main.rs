@@ -1,0 +1,2 @@
+//! The `nfs-export` command.
+fn main() {}

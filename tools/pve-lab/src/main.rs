@@ -1,0 +1,2 @@
+//! The `pve-lab` command.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The `vm-build` command.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The `zfs-init` command.
+fn main() {}
