@@ -1,1 +1,12 @@
-//! site.
+//! The inventory of one homelab.
+//!
+//! In: a folder of TOML files, merged. Out: a [`Site`] in which every reference resolves and every value has been checked,
+//! or all that is wrong with it, each with file, line, the text and the mend.
+
+mod load;
+mod model;
+mod names;
+
+pub use load::{Errors, discover, load};
+pub use model::*;
+pub use names::*;

@@ -1,0 +1,186 @@
+//! Observe, plan, apply, observe again.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use remote::Probe;
+
+use crate::change::{Impact, Plan, Step};
+use crate::context::{Context, Facts, HostFacts};
+use crate::event::Event;
+use crate::failure::{self, Failure};
+use crate::{CheckResult, Tool};
+
+/// What an apply came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// How many changes were made.
+    pub changes: usize,
+}
+
+/// Asks the hosts all the questions of several tools, one round trip a host; returns the answers by tool.
+///
+/// # Errors
+/// Where a tool can't say what it wants to know. A host that can't be reached is in the facts.
+pub fn collect(cx: &Context<'_>, tools: &[&dyn Tool]) -> Result<BTreeMap<&'static str, Facts>> {
+    let mut asked = Vec::new();
+    for tool in tools {
+        for probe in tool.probes(cx).with_context(|| format!("{} can't say what to ask", tool.name()))? {
+            asked.push((tool.name(), probe));
+        }
+    }
+    let joined = |tool: &str, id: &str| format!("{tool} {id}");
+    let probes: Vec<Probe> = asked
+        .iter()
+        .filter(|(_, probe)| !cx.absent.contains(&probe.host))
+        .map(|(tool, probe)| Probe { id: joined(tool, &probe.id), ..probe.clone() })
+        .collect();
+    let answers = cx.fleet.ask(&probes);
+    let mut facts: BTreeMap<_, BTreeMap<_, HostFacts>> =
+        tools.iter().map(|tool| (tool.name(), BTreeMap::new())).collect();
+    for (tool, probe) in asked {
+        let hosts = facts.entry(tool).or_default();
+        let here = hosts.entry(probe.host.clone()).or_insert_with(|| match answers.get(&probe.host) {
+            None => HostFacts::Absent,
+            Some(Ok(_)) => HostFacts::Answers(BTreeMap::new()),
+            Some(Err(error)) => failed(error),
+        });
+        let output = answers.get(&probe.host).and_then(|host| host.as_ref().ok()?.get(&joined(tool, &probe.id)));
+        if let (HostFacts::Answers(map), Some(output)) = (here, output) {
+            map.insert(probe.id, output.clone());
+        }
+    }
+    Ok(facts.into_iter().map(|(tool, hosts)| (tool, Facts::new(hosts))).collect())
+}
+
+fn failed(error: &remote::Error) -> HostFacts {
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        message += &format!(": {inner}");
+        cause = inner.source();
+    }
+    let reason = match error {
+        remote::Error::HostKey { .. } => crate::Reason::Refused,
+        remote::Error::Unreachable { .. } => crate::Reason::Unreachable,
+        _ => crate::Reason::Failed,
+    };
+    HostFacts::Failed(reason, message)
+}
+
+/// Observes for one tool and compares; `--only` is applied to the outcome.
+///
+/// # Errors
+/// Whatever the tool's own comparison fails with.
+pub fn observe_plan(cx: &Context<'_>, tool: &dyn Tool) -> Result<Plan> {
+    let facts = collect(cx, &[tool])?;
+    let none = Facts::default();
+    plan_from(cx, tool, facts.get(tool.name()).unwrap_or(&none))
+}
+
+/// Compares desired with facts that are there already; `--only` is applied to the outcome.
+///
+/// # Errors
+/// Whatever the tool's own comparison fails with.
+pub fn plan_from(cx: &Context<'_>, tool: &dyn Tool, facts: &Facts) -> Result<Plan> {
+    let mut steps = tool.plan(cx, facts).with_context(|| format!("{} can't plan", tool.name()))?;
+    steps.retain(|step| cx.selects(&step.change.address));
+    Ok(Plan { tool: tool.name().to_owned(), site: cx.site.name.to_string(), steps })
+}
+
+/// Applies a plan, lanes at the same time, then observes again: the plan must be empty then.
+///
+/// # Errors
+/// A refusal where data would be lost without consent, before anything is done; the first step's error of each lane;
+/// a failure where something still differs afterwards.
+pub fn apply(cx: &Context<'_>, tool: &dyn Tool, stage: &str, plan: &Plan, allow: &[String]) -> Result<Applied> {
+    consent(plan, allow)?;
+    if plan.steps.is_empty() {
+        return Ok(Applied { changes: 0 });
+    }
+    let mut lanes: BTreeMap<&str, Vec<&Step>> = BTreeMap::new();
+    for step in &plan.steps {
+        lanes.entry(&step.lane).or_default().push(step);
+    }
+    let errors = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for steps in lanes.values() {
+            scope.spawn(|| {
+                if let Err(error) = apply_lane(cx, tool, stage, steps)
+                    && let Ok(mut errors) = errors.lock()
+                {
+                    errors.push(error);
+                }
+            });
+        }
+    });
+    let mut errors = errors.into_inner().unwrap_or_default();
+    for further in errors.iter().skip(1) {
+        cx.events.emit(&Event::Failed { message: failure::describe(further) });
+    }
+    if !errors.is_empty() {
+        return Err(errors.swap_remove(0));
+    }
+    let left = observe_plan(cx, tool)
+        .with_context(|| format!("{} applied its changes but can't observe them", tool.name()))?;
+    if left.steps.is_empty() {
+        return Ok(Applied { changes: plan.steps.len() });
+    }
+    let text = left.steps.iter().map(|step| step.change.to_string()).collect::<Vec<_>>().join("\n");
+    anyhow::bail!("{} applied {} changes, but this still differs:\n{text}", tool.name(), plan.steps.len())
+}
+
+fn consent(plan: &Plan, allow: &[String]) -> Result<()> {
+    for Step { change, .. } in &plan.steps {
+        if let Impact::DataLoss(what) = &change.impact
+            && !allow.iter().any(|address| address == change.address.as_str())
+        {
+            let message = format!("{} would lose the data of {}", change.address, what.join(", "));
+            return Err(Failure::refused(message)
+                .hint(format!("if that is wanted: --allow {}", change.address))
+                .into());
+        }
+    }
+    Ok(())
+}
+
+fn apply_lane(cx: &Context<'_>, tool: &dyn Tool, stage: &str, steps: &[&Step]) -> Result<()> {
+    for step in steps {
+        let address = step.change.address.to_string();
+        cx.events.emit(&Event::Applying { stage: stage.to_owned(), address: address.clone() });
+        let begin = Instant::now();
+        let outcome = tool.apply(cx, step).with_context(|| format!("can't apply {address}"));
+        let error = outcome.as_ref().err().map(failure::describe);
+        let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        cx.events.emit(&Event::Applied { stage: stage.to_owned(), address, error, milliseconds });
+        outcome?;
+    }
+    Ok(())
+}
+
+/// Checks a tool's work by its plan: one check for each thing that differs, or one that nothing does.
+pub(crate) fn check_by_plan<T: Tool + ?Sized>(tool: &T, cx: &Context<'_>) -> Result<Vec<CheckResult>> {
+    let begin = Instant::now();
+    let probes = tool.probes(cx)?;
+    let asked: Vec<Probe> = probes.into_iter().filter(|probe| !cx.absent.contains(&probe.host)).collect();
+    let hosts = cx.fleet.ask(&asked).into_iter().map(|(host, answers)| match answers {
+        Ok(answers) => (host, HostFacts::Answers(answers)),
+        Err(error) => {
+            let facts = failed(&error);
+            (host, facts)
+        }
+    });
+    let steps = tool.plan(cx, &Facts::new(hosts))?;
+    let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let result = |name: String, failure| CheckResult { name, failure, seen: String::new(), milliseconds };
+    let differing = steps.iter().filter(|step| cx.selects(&step.change.address));
+    let mut results: Vec<_> =
+        differing.map(|step| result(step.change.address.to_string(), Some(step.change.to_string()))).collect();
+    if results.is_empty() {
+        results.push(result(format!("{}/as-desired", tool.name()), None));
+    }
+    Ok(results)
+}

@@ -1,0 +1,58 @@
+use std::io;
+
+/// Why a remote step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host does not answer, or does not let us in.
+    #[error("can't reach {host} at {address}")]
+    Unreachable {
+        /// The host or guest.
+        host: String,
+        /// `ADDRESS:PORT`.
+        address: String,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The host shows another key than the pinned one.
+    #[error("{host} shows the host key {seen}, which is not the one pinned in {file}")]
+    HostKey {
+        /// The host or guest.
+        host: String,
+        /// The fingerprint seen, as `SHA256:…`.
+        seen: String,
+        /// The file with the pinned keys.
+        file: String,
+    },
+    /// A step ran past its deadline.
+    #[error("{host}: `{command}` did not end within {seconds} s")]
+    Deadline {
+        /// The host or guest.
+        host: String,
+        /// The step's first line.
+        command: String,
+        /// The time it had.
+        seconds: u64,
+    },
+    /// A command failed.
+    #[error("{host}: `{command}` ended with {status}: {stderr}")]
+    Status {
+        /// The host or guest.
+        host: String,
+        /// The step's first line.
+        command: String,
+        /// The exit code; 128 plus the signal's number after a signal.
+        status: i32,
+        /// The end of its standard error.
+        stderr: String,
+    },
+    /// The connection broke in the middle of a step, or a file could not be sent.
+    #[error("{host}: {step}")]
+    Broken {
+        /// The host or guest.
+        host: String,
+        /// What was being done.
+        step: String,
+        /// The reason.
+        source: io::Error,
+    },
+}
