@@ -89,7 +89,10 @@ pub struct Change {
 pub struct Step {
     /// The change, for people.
     pub change: Change,
-    /// The order: steps of one lane are applied one after the other, lanes may run at the same time. Usually the host.
+    /// Steps of a wave begin when all steps of the waves before it are done; 0 where everything may begin at once.
+    #[serde(default)]
+    pub wave: u32,
+    /// The order within a wave: steps of one lane are applied one after the other, lanes may run at the same time. Usually the host.
     pub lane: String,
     /// The tool's own instruction.
     pub action: serde_json::Value,
@@ -205,6 +208,7 @@ mod tests {
                     after: json!(after),
                     impact: Impact::None,
                 },
+                wave: 0,
                 lane: String::new(),
                 action: json!(null),
             }],

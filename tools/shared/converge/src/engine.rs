@@ -91,20 +91,41 @@ pub fn plan_from(cx: &Context<'_>, tool: &dyn Tool, facts: &Facts) -> Result<Pla
     Ok(Plan { tool: tool.name().to_owned(), site: cx.site.name.to_string(), steps })
 }
 
-/// Applies a plan, lanes at the same time, then observes again: the plan must be empty then.
+/// Applies a plan, wave after wave and a wave's lanes at the same time, then observes again: the plan must be empty then.
 ///
 /// # Errors
-/// A refusal where data would be lost without consent, before anything is done; the first step's error of each lane;
-/// a failure where something still differs afterwards.
+/// A refusal where data would be lost without consent, before anything is done; the first step's error of each lane,
+/// and no further wave; a failure where something still differs afterwards.
 pub fn apply(cx: &Context<'_>, tool: &dyn Tool, stage: &str, plan: &Plan, allow: &[String]) -> Result<Applied> {
     consent(plan, allow)?;
     if plan.steps.is_empty() {
         return Ok(Applied { changes: 0 });
     }
-    let mut lanes: BTreeMap<&str, Vec<&Step>> = BTreeMap::new();
-    for step in &plan.steps {
-        lanes.entry(&step.lane).or_default().push(step);
+    for lanes in waves(&plan.steps).values() {
+        apply_wave(cx, tool, stage, lanes)?;
     }
+    let left = observe_plan(cx, tool)
+        .with_context(|| format!("{} applied its changes but can't observe them", tool.name()))?;
+    if left.steps.is_empty() {
+        return Ok(Applied { changes: plan.steps.len() });
+    }
+    let text = left.steps.iter().map(|step| step.change.to_string()).collect::<Vec<_>>().join("\n");
+    anyhow::bail!("{} applied {} changes, but this still differs:\n{text}", tool.name(), plan.steps.len())
+}
+
+type Lanes<'a> = BTreeMap<&'a str, Vec<&'a Step>>;
+
+/// Sorts steps by wave and lane; within a lane they keep their order.
+fn waves(steps: &[Step]) -> BTreeMap<u32, Lanes<'_>> {
+    let mut waves: BTreeMap<u32, Lanes<'_>> = BTreeMap::new();
+    for step in steps {
+        waves.entry(step.wave).or_default().entry(&step.lane).or_default().push(step);
+    }
+    waves
+}
+
+/// Applies the lanes of one wave at the same time and waits for all of them.
+fn apply_wave(cx: &Context<'_>, tool: &dyn Tool, stage: &str, lanes: &Lanes<'_>) -> Result<()> {
     let errors = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for steps in lanes.values() {
@@ -121,16 +142,7 @@ pub fn apply(cx: &Context<'_>, tool: &dyn Tool, stage: &str, plan: &Plan, allow:
     for further in errors.iter().skip(1) {
         cx.events.emit(&Event::Failed { message: failure::describe(further) });
     }
-    if !errors.is_empty() {
-        return Err(errors.swap_remove(0));
-    }
-    let left = observe_plan(cx, tool)
-        .with_context(|| format!("{} applied its changes but can't observe them", tool.name()))?;
-    if left.steps.is_empty() {
-        return Ok(Applied { changes: plan.steps.len() });
-    }
-    let text = left.steps.iter().map(|step| step.change.to_string()).collect::<Vec<_>>().join("\n");
-    anyhow::bail!("{} applied {} changes, but this still differs:\n{text}", tool.name(), plan.steps.len())
+    if errors.is_empty() { Ok(()) } else { Err(errors.swap_remove(0)) }
 }
 
 fn consent(plan: &Plan, allow: &[String]) -> Result<()> {
@@ -183,4 +195,35 @@ pub(crate) fn check_by_plan<T: Tool + ?Sized>(tool: &T, cx: &Context<'_>) -> Res
         results.push(result(format!("{}/as-desired", tool.name()), None));
     }
     Ok(results)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Address, Change, Kind};
+
+    #[test]
+    fn waves_come_in_order_and_lanes_keep_theirs() {
+        let step = |wave, lane: &str, name: &str| Step {
+            change: Change {
+                address: Address::new([name]),
+                kind: Kind::Create,
+                before: serde_json::Value::Null,
+                after: serde_json::Value::Null,
+                impact: Impact::None,
+            },
+            wave,
+            lane: lane.to_owned(),
+            action: serde_json::Value::Null,
+        };
+        let steps = [step(1, "b", "3"), step(0, "z", "1"), step(1, "a", "2"), step(1, "b", "4")];
+        let waves = waves(&steps);
+        let names = |wave: u32, lane: &str| -> Vec<&str> {
+            waves[&wave][lane].iter().map(|step| step.change.address.as_str()).collect()
+        };
+        assert_eq!(waves.keys().copied().collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(names(0, "z"), ["1"]);
+        assert_eq!(names(1, "a"), ["2"]);
+        assert_eq!(names(1, "b"), ["3", "4"]);
+    }
 }

@@ -19,12 +19,12 @@ pub use event::{Console, Event, Events, JsonLines, Quiet, seconds};
 pub use failure::{Failure, Reason, describe, reason};
 pub use lock::Lock;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
 /// The outcome of one check.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct CheckResult {
     /// What was checked, as `pool/pve1/tank-hdd/health`.
     pub name: String,
@@ -80,6 +80,12 @@ pub trait Tool: Send + Sync {
 
     /// Applies one step. Steps of different `Step::lane`s may be applied at the same time.
     fn apply(&self, cx: &Context<'_>, step: &Step) -> Result<()>;
+
+    /// Returns the guests that these steps make, so that later stages know that they can't be asked anything yet.
+    fn makes(&self, steps: &[Step]) -> BTreeSet<site::Name> {
+        let _ = steps;
+        BTreeSet::new()
+    }
 
     /// Returns how many API calls the tool has made so far, for the summary.
     fn api_calls(&self) -> u64 {
