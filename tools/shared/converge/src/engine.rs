@@ -64,7 +64,7 @@ fn failed(error: &remote::Error) -> HostFacts {
         cause = inner.source();
     }
     let reason = match error {
-        remote::Error::HostKey { .. } => crate::Reason::Refused,
+        remote::Error::HostKey { .. } | remote::Error::UnknownKey { .. } => crate::Reason::Refused,
         remote::Error::Unreachable { .. } => crate::Reason::Unreachable,
         _ => crate::Reason::Failed,
     };

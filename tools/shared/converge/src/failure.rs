@@ -81,7 +81,7 @@ pub fn reason(error: &anyhow::Error) -> Reason {
             }
             match cause.downcast_ref::<remote::Error>()? {
                 remote::Error::Unreachable { .. } => Some(Reason::Unreachable),
-                remote::Error::HostKey { .. } => Some(Reason::Refused),
+                remote::Error::HostKey { .. } | remote::Error::UnknownKey { .. } => Some(Reason::Refused),
                 _ => None,
             }
         })
@@ -95,6 +95,9 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
         None => match cause.downcast_ref::<remote::Error>()? {
             remote::Error::HostKey { host, file, .. } => Some(format!(
                 "if {host} was rebuilt and the new key is its own, remove its line from {file}; otherwise someone is in between"
+            )),
+            remote::Error::UnknownKey { host, file, line, .. } => Some(format!(
+                "compare it on {host} itself (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); if it is the same, add to {file}: {line}"
             )),
             _ => None,
         },

@@ -23,6 +23,18 @@ pub enum Error {
         /// The file with the pinned keys.
         file: String,
     },
+    /// No key is pinned for the host.
+    #[error("{host} shows the host key {seen}, and none is pinned in {file}")]
+    UnknownKey {
+        /// The host.
+        host: String,
+        /// The fingerprint seen, as `SHA256:…`.
+        seen: String,
+        /// The file with the pinned keys.
+        file: String,
+        /// The line that would pin it.
+        line: String,
+    },
     /// A step ran past its deadline.
     #[error("{host}: `{command}` did not end within {seconds} s")]
     Deadline {

@@ -1,30 +1,39 @@
 //! SSH sessions to the hosts and guests of a site: one a host, opened when first asked for.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
-use site::{Name, Site};
+use site::{Name, Site, Ssh};
 
 use crate::error::Error;
+use crate::host::Host;
+use crate::known_hosts;
+use crate::link::Target;
 use crate::local::Output;
 
 /// The sessions of one run.
-pub struct Fleet {}
-
-/// One open session.
-pub struct Host {}
+///
+/// Connections are made in the network namespace of the thread that first needs one.
+pub struct Fleet {
+    hosts: BTreeMap<Name, Arc<Host>>,
+    counters: Arc<Counters>,
+}
 
 /// A question to a host: a shell script, run as root, whose output and status are wanted whatever they are.
+///
+/// It has a minute; one that takes longer is ended and answers with status 124.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// The host or guest.
     pub host: Name,
     /// A name for the answer, unique on that host within a batch.
     pub id: String,
-    /// The script, for `sh`.
+    /// The script, for `sh -eu`.
     pub script: String,
 }
 
@@ -44,58 +53,125 @@ pub struct Counts {
     pub received: u64,
 }
 
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) sessions: AtomicU64,
+    pub(crate) round_trips: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) received: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
 impl Fleet {
     /// Prepares sessions for a site's hosts and guests; opens none.
-    pub fn new(_site: &Site) -> Self {
-        Self {}
+    pub fn new(site: &Site) -> Self {
+        let counters = Arc::<Counters>::default();
+        let target = |name: &Name, address, ssh: &Ssh, trust_first| Target {
+            name: name.to_string(),
+            address,
+            port: ssh.port,
+            user: ssh.user.clone(),
+            key_file: ssh.key_file.clone(),
+            known_hosts: ssh.known_hosts_file.clone(),
+            trust_first,
+        };
+        let nodes = site.hosts.iter().map(|(name, host)| (name, target(name, host.address, &host.ssh, false)));
+        let guests = site.guests.iter().map(|(name, guest)| (name, target(name, guest.address, &guest.ssh, true)));
+        let hosts = nodes
+            .chain(guests)
+            .map(|(name, target)| (name.clone(), Arc::new(Host::new(target, Arc::clone(&counters)))))
+            .collect();
+        Self { hosts, counters }
     }
 
     /// Returns the host's session, opening it at the first call.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] and [`Error::HostKey`].
-    pub fn host(&self, _name: &Name) -> Result<Arc<Host>, Error> {
-        unimplemented!()
+    /// [`Error::Unreachable`] after 10 s of trying, [`Error::HostKey`] and [`Error::UnknownKey`] at once.
+    pub fn host(&self, name: &Name) -> Result<Arc<Host>, Error> {
+        let host = self.named(name)?;
+        host.connect()?;
+        Ok(host)
+    }
+
+    /// Waits until a host lets us in, as after its creation or a reboot, and returns its session.
+    ///
+    /// # Errors
+    /// As [`Fleet::host`]; what kept us out last where the time is over.
+    pub fn wait(&self, name: &Name, deadline: Duration) -> Result<Arc<Host>, Error> {
+        let host = self.named(name)?;
+        host.wait(deadline)?;
+        Ok(host)
     }
 
     /// Asks every host all its questions in one round trip each, hosts in parallel.
-    pub fn ask(&self, _probes: &[Probe]) -> BTreeMap<Name, Result<Answers, Error>> {
-        unimplemented!()
+    pub fn ask(&self, probes: &[Probe]) -> BTreeMap<Name, Result<Answers, Error>> {
+        let mut batches: BTreeMap<&Name, Vec<&Probe>> = BTreeMap::new();
+        for probe in probes {
+            batches.entry(&probe.host).or_default().push(probe);
+        }
+        thread::scope(|scope| {
+            let asked: Vec<_> = batches
+                .into_iter()
+                .map(|(name, batch)| (name, scope.spawn(move || self.named(name)?.ask(&batch))))
+                .collect();
+            let panicked = |name: &Name| Error::Broken {
+                host: name.to_string(),
+                step: "asking it panicked".into(),
+                source: io::ErrorKind::Other.into(),
+            };
+            asked
+                .into_iter()
+                .map(|(name, answer)| (name.clone(), answer.join().unwrap_or_else(|_| Err(panicked(name)))))
+                .collect()
+        })
     }
 
     /// Closes a host's session, so that the next call opens a new one: after a reboot or a rebuild.
-    pub fn forget(&self, _name: &Name) {
-        unimplemented!()
+    pub fn forget(&self, name: &Name) {
+        if let Some(host) = self.hosts.get(name) {
+            host.close();
+        }
+    }
+
+    /// Closes a guest's session and removes its pinned keys: before it is made, or made anew, with keys of its own.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] where the file of pinned keys can't be changed, or where the name is a node's: a node's key is
+    /// pinned by people.
+    pub fn forget_key(&self, name: &Name) -> Result<(), Error> {
+        let host = self.named(name)?;
+        host.close();
+        let target = host.target();
+        let step = format!("can't remove its key from {}", target.known_hosts.display());
+        let broken = |source| Error::Broken { host: name.to_string(), step, source };
+        if !target.trust_first {
+            return Err(broken(io::Error::other("it is no guest of this site")));
+        }
+        known_hosts::remove(&target.known_hosts, &target.place()).map_err(broken)
     }
 
     /// Returns what the sessions have cost so far.
     pub fn counts(&self) -> Counts {
-        unimplemented!()
-    }
-}
-
-impl Host {
-    /// Runs a script as root with `sh -eu` and returns what it printed.
-    ///
-    /// # Errors
-    /// [`Error::Status`] for every code but 0, [`Error::Deadline`], [`Error::Broken`].
-    pub fn run(&self, _script: &str, _deadline: Duration) -> Result<Output, Error> {
-        unimplemented!()
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            sessions: of(&self.counters.sessions),
+            round_trips: of(&self.counters.round_trips),
+            sent: of(&self.counters.sent),
+            received: of(&self.counters.received),
+        }
     }
 
-    /// Runs a script as root with these bytes as its standard input, and returns what it printed.
-    ///
-    /// # Errors
-    /// As [`Host::run`].
-    pub fn feed(&self, _script: &str, _input: &mut dyn Read, _deadline: Duration) -> Result<Output, Error> {
-        unimplemented!()
-    }
-
-    /// Writes a file whole as root: beside its name, synced, then renamed. Makes its folder where it is missing.
-    ///
-    /// # Errors
-    /// As [`Host::run`].
-    pub fn write(&self, _path: &str, _bytes: &[u8], _mode: u32) -> Result<(), Error> {
-        unimplemented!()
+    fn named(&self, name: &Name) -> Result<Arc<Host>, Error> {
+        self.hosts.get(name).cloned().ok_or_else(|| Error::Unreachable {
+            host: name.to_string(),
+            address: "no address".into(),
+            source: io::Error::other("the site has no such host or guest"),
+        })
     }
 }

@@ -3,10 +3,17 @@
 //! In: argument lists, scripts and files. Out: what each printed and how it ended. Every subprocess and every remote
 //! step has a deadline, and a failure names the host, the command and its stderr.
 
+mod batch;
 mod error;
 mod fleet;
+mod host;
+mod known_hosts;
+mod link;
 pub mod local;
+mod quote;
 
 pub use error::Error;
-pub use fleet::{Answers, Counts, Fleet, Host, Probe};
+pub use fleet::{Answers, Counts, Fleet, Probe};
+pub use host::Host;
 pub use local::{Command, Output};
+pub use quote::quote;
