@@ -1,34 +1,117 @@
 //! From TOML files to a [`Site`].
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::model::Site;
+use crate::report::{Errors, Finding, Source};
+use crate::scope::Scope;
+use crate::tree::{self, Table, Value};
+use crate::{check, read};
 
-/// All that is wrong with an inventory: for each, file, line, the text and the mend. `Display` writes it for people.
-#[derive(Debug)]
-pub struct Errors {}
+const MANIFEST: &str = "pipeline.toml";
 
-impl std::error::Error for Errors {}
-
-impl fmt::Display for Errors {
-    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Ok(())
-    }
-}
-
-/// Finds the site's folder: the given one, else `site` in the nearest `pipeline.toml` above the current folder.
+/// Finds the site's folder: the given one, else `site` in the nearest `pipeline.toml` at or above the current folder.
 ///
 /// # Errors
 /// Where there is none.
-pub fn discover(_folder: Option<&Path>) -> Result<PathBuf, Errors> {
-    Err(Errors {})
+pub fn discover(folder: Option<&Path>) -> Result<PathBuf, Errors> {
+    if let Some(folder) = folder {
+        return Ok(folder.to_owned());
+    }
+    let here = std::env::current_dir()
+        .map_err(|error| Errors::one(Finding::nowhere(format!("can't tell the current folder: {error}"))))?;
+    let Some(project) = here.ancestors().find(|above| above.join(MANIFEST).is_file()) else {
+        let finding = Finding::nowhere(format!("there is no {MANIFEST} in {} or above it", here.display()));
+        return Err(Errors::one(finding.help("go to the project's folder, or name the site with --site DIR")));
+    };
+    let path = project.join(MANIFEST);
+    let source = source(&path)?;
+    let root = match tree::parse(0, &source.text) {
+        Ok(root) => root,
+        Err(findings) => return Err(Errors::new(vec![source], findings)),
+    };
+    let finding = match root.entry("site") {
+        Some(entry) => match &entry.node.value {
+            Value::Text(site) => return Ok(project.join(site)),
+            other => {
+                Finding::at(&entry.node.place, format!("`site` must be a text in quotes, and is {}", other.kind()))
+            }
+        },
+        None => Finding::at(&root.place, format!("{MANIFEST} names no site")),
+    };
+    let finding = finding.help("add `site = \"inventory/lab\"`, or name the site with --site DIR");
+    Err(Errors::new(vec![source], vec![finding]))
 }
 
-/// Loads and checks a site.
+/// Loads and checks a site. Reads the folder's own TOML files, not those of folders in it, and what they name.
 ///
 /// # Errors
 /// All that is wrong with it.
-pub fn load(_folder: &Path) -> Result<Site, Errors> {
-    Err(Errors {})
+pub fn load(folder: &Path) -> Result<Site, Errors> {
+    let absolute = folder.canonicalize().map_err(|error| {
+        let finding = Finding::nowhere(format!("can't open the site {}: {error}", folder.display()));
+        Errors::one(finding.help("a site is a folder of TOML files; name it with --site DIR"))
+    })?;
+    let Some(project) = absolute.ancestors().find(|above| above.join(MANIFEST).is_file()) else {
+        let finding = Finding::nowhere(format!("there is no {MANIFEST} above the site {}", absolute.display()));
+        return Err(Errors::one(finding.help("put the site below the folder that holds it, with images/ beside it")));
+    };
+    let sources = sources(folder)?;
+    let (root, findings) = match merged(&sources) {
+        Ok(read) => read,
+        Err(findings) => return Err(Errors::new(sources, findings)),
+    };
+    let scope = Scope::new(absolute.clone(), project.to_owned(), findings);
+    let site = read::site(&root, &scope);
+    scope.resolve(&root);
+    if let Some(site) = &site {
+        check::check(site, &root, &scope);
+    }
+    let findings = scope.into_findings();
+    match site {
+        Some(site) if findings.is_empty() => Ok(site),
+        _ => Err(Errors::new(sources, findings)),
+    }
+}
+
+/// Reads the folder's TOML files in the order of their names.
+fn sources(folder: &Path) -> Result<Vec<Source>, Errors> {
+    let failed = |error: std::io::Error| {
+        Errors::one(Finding::nowhere(format!("can't list the site {}: {error}", folder.display())))
+    };
+    let mut paths = Vec::new();
+    for entry in folder.read_dir().map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    if paths.is_empty() {
+        let finding = Finding::nowhere(format!("there is no TOML file in {}", folder.display()));
+        return Err(Errors::one(finding.help("a site is a folder of TOML files; begin with a site.toml")));
+    }
+    paths.iter().map(|path| source(path)).collect()
+}
+
+/// Reads a file. It is shown by its path from the current folder where it is below that.
+fn source(path: &Path) -> Result<Source, Errors> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Errors::one(Finding::nowhere(format!("can't read {}: {error}", path.display()))))?;
+    let here = std::env::current_dir().unwrap_or_default();
+    let shown = path.strip_prefix(&here).unwrap_or(path);
+    Ok(Source { path: shown.display().to_string(), text })
+}
+
+/// Parses all files and makes one tree of them. Files that are no TOML end it here: half a tree would give errors about
+/// things that are there.
+fn merged(sources: &[Source]) -> Result<(Table, Vec<Finding>), Vec<Finding>> {
+    let (mut root, mut broken, mut findings) = (Table::root(), Vec::new(), Vec::new());
+    for (file, source) in sources.iter().enumerate() {
+        match tree::parse(file, &source.text) {
+            Ok(table) => tree::merge(&mut root, table, "", &mut findings),
+            Err(errors) => broken.extend(errors),
+        }
+    }
+    if broken.is_empty() { Ok((root, findings)) } else { Err(broken) }
 }

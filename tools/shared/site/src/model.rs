@@ -192,6 +192,10 @@ pub struct Guest {
     pub ssh: Ssh,
     /// Public keys that may log in, one line each, as in `authorized_keys`.
     pub authorized_keys: Vec<String>,
+    /// Files of public keys below `.hearth` that are not made yet, as the lab's before `pve-lab up`. The site can be
+    /// evaluated and rendered without them; a plan for the guest must refuse, for nobody could log in.
+    #[serde(skip)]
+    pub pending_keys: Vec<PathBuf>,
     /// More cloud-config (YAML), merged over Hearth's own at the top level.
     pub user_data: Option<PathBuf>,
     /// PCI mappings passed through, by their names in the cluster.

@@ -1,0 +1,193 @@
+//! `[templates.NAME]` and `[guests.NAME]`.
+
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+
+use crate::model::{Guest, Host, Ssh, Template};
+use crate::names::{Name, Size, Vmid};
+use crate::read::{accept, hosts};
+use crate::reader::{At, Reader};
+use crate::report::Finding;
+use crate::scope::Kind;
+
+const HOST: &str = "`host = \"pve1\"`";
+/// The smallest memory that the API takes (`memory`, minimum 16 MiB).
+const LEAST_MEMORY: u64 = 16 << 20;
+
+pub(crate) fn template(reader: &mut Reader<'_>) -> Option<Template> {
+    let host = reader.reference("host", Kind::Host, HOST);
+    let vmid = vmid(reader);
+    let image = reader.reference("image", Kind::Image, "`image = \"debian-13-docker\"`");
+    Some(Template { host: host?, vmid: vmid?, image: image? })
+}
+
+fn vmid(reader: &mut Reader<'_>) -> Option<Vmid> {
+    if reader.entry("vmid").is_none() {
+        reader.missing("vmid", "`vmid = 101`");
+        return None;
+    }
+    let number: u32 = reader.number("vmid", &(100..=999_999_999))?;
+    let place = reader.table.find(&["vmid"]);
+    let help = "give each template and guest a number of its own";
+    reader.scope.claim("the VMID", &number.to_string(), &place, &reader.what, help);
+    Vmid::try_from(number).ok()
+}
+
+pub(crate) fn guest(name: &Name, reader: &mut Reader<'_>, all_hosts: &IndexMap<Name, Host>) -> Option<Guest> {
+    hosts::claim_name(name, reader);
+    let host = reader.reference("host", Kind::Host, HOST);
+    let vmid = vmid(reader);
+    let template = reader.reference("template", Kind::Template, "`template = \"debian-13\"`");
+    let address = hosts::address(reader, "`address = \"192.168.1.101\"`");
+    let cores = if reader.entry("cores").is_some() { reader.number("cores", &(1..=1024)) } else { Some(1) };
+    let memory = size(reader, "memory", "`memory = \"2G\"`", LEAST_MEMORY);
+    let disk = size(reader, "disk", "`disk = \"12G\"`", 1 << 20);
+    let onboot = if reader.entry("onboot").is_some() { reader.optional("onboot") } else { Some(true) };
+    let (authorized_keys, pending_keys) = keys(reader);
+    let user_data = user_data(reader);
+    let pci = pci(reader);
+    let user = user(reader);
+    let ssh = ssh(reader, user, host.as_ref().and_then(|host| all_hosts.get(host)));
+    Some(Guest {
+        host: host?,
+        vmid: vmid?,
+        template: template?,
+        address: address?,
+        cores: cores?,
+        memory: memory?,
+        disk: disk?,
+        onboot: onboot?,
+        ssh: ssh?,
+        authorized_keys,
+        pending_keys,
+        user_data,
+        pci: pci?,
+    })
+}
+
+fn size(reader: &mut Reader<'_>, key: &'static str, example: &str, least: u64) -> Option<Size> {
+    let size: At<Size> = reader.required(key, example)?;
+    let bytes = size.value.bytes();
+    if bytes >= least && bytes.is_multiple_of(1 << 20) {
+        return Some(size.value);
+    }
+    let finding = Finding::at(&size.place, format!("{} has a `{key}` of {}", reader.what, size.value));
+    let help = format!("choose a multiple of 1M, {} or more", Size::from_bytes(least));
+    reader.scope.report(finding.label("not possible").help(help));
+    None
+}
+
+fn user(reader: &mut Reader<'_>) -> Option<String> {
+    let given: At<String> = reader.required("user", "`user = \"hearth\"`, the user that cloud-init makes")?;
+    if given.value == "root" {
+        let finding = Finding::at(&given.place, format!("{} would be entered as root", reader.what));
+        reader.scope.report(finding.help("cloud-init makes this user and lets it use sudo: choose another name"));
+        return None;
+    }
+    hosts::user(given, reader)
+}
+
+/// Reads `ssh`; what it does not say is as for the host.
+fn ssh(reader: &mut Reader<'_>, user: Option<String>, host: Option<&Host>) -> Option<Ssh> {
+    let mut ssh = Ssh {
+        user: user.unwrap_or_default(),
+        port: 22,
+        key_file: host.map(|host| host.ssh.key_file.clone()).unwrap_or_default(),
+        known_hosts_file: host.map(|host| host.ssh.known_hosts_file.clone()).unwrap_or_default(),
+    };
+    if reader.entry("ssh").is_some() {
+        let mut table = reader.table("ssh")?;
+        ssh.port = table.number("port", &(1..=65535)).unwrap_or(ssh.port);
+        if let Some(path) = table.path("key_file") {
+            ssh.key_file = path.value;
+        }
+        if let Some(path) = table.path("known_hosts_file") {
+            ssh.known_hosts_file = path.value;
+        }
+        table.finish();
+    }
+    (host.is_some() && !ssh.user.is_empty()).then_some(ssh)
+}
+
+/// Reads the public keys: those written in the inventory and those in files. Second come the files that are not made yet.
+fn keys(reader: &mut Reader<'_>) -> (Vec<String>, Vec<PathBuf>) {
+    let inline: Vec<At<String>> = reader.optional("authorized_keys").unwrap_or_default();
+    let files: Vec<At<String>> = reader.optional("authorized_keys_files").unwrap_or_default();
+    let given = ["authorized_keys", "authorized_keys_files"].iter().any(|key| reader.table.entry(key).is_some());
+    if !given {
+        let example = "`authorized_keys_files = [\"~/.ssh/id_ed25519.pub\"]`: without a key nobody can log in";
+        reader.missing("authorized_keys", example);
+    }
+    let mut keys: Vec<String> = inline.into_iter().filter_map(|line| public_key(line, reader)).collect();
+    let mut pending = Vec::new();
+    for file in files {
+        let Some(path) = reader.scope.path(&file.value, &file.place) else { continue };
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+                let lines: Vec<At<String>> =
+                    lines.map(|line| At { value: line.to_owned(), place: file.place.clone() }).collect();
+                keys.extend(lines.into_iter().filter_map(|line| public_key(line, reader)));
+            }
+            // What Hearth's own tools make may come later: a clean clone can be built and rendered before its lab is up.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound
+                    && path.starts_with(reader.scope.project.join(".hearth")) =>
+            {
+                pending.push(path);
+            }
+            Err(error) => {
+                let finding = Finding::at(&file.place, format!("can't read {}: {error}", path.display()));
+                reader
+                    .scope
+                    .report(finding.help("a path is relative to the inventory's folder; `ssh-keygen` makes a key"));
+            }
+        }
+    }
+    if given && keys.is_empty() && pending.is_empty() {
+        let finding = Finding::at(&reader.table.place, format!("nobody could log in to {}", reader.what));
+        reader.scope.report(finding.help("give at least one public key that can be used"));
+    }
+    (keys, pending)
+}
+
+/// Checks that a line is a public key as in `authorized_keys` (sshd(8)).
+fn public_key(line: At<String>, reader: &Reader<'_>) -> Option<String> {
+    if line.value.contains("PRIVATE KEY") {
+        let finding = Finding::at(&line.place, "this is a private key").label("must stay secret");
+        reader.scope.report(finding.help("give the public half, the file with .pub at its end"));
+        return None;
+    }
+    let kinds = ["ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"];
+    let words: Vec<&str> = line.value.split_whitespace().collect();
+    let good = !line.value.contains(char::is_control)
+        && words
+            .windows(2)
+            .any(|pair| kinds.iter().any(|kind| pair[0].starts_with(kind)) && pair[1].starts_with("AAAA"));
+    let shape = "one line as in authorized_keys: a type, the key, a comment, as `ssh-ed25519 AAAA… me@here`";
+    accept(line, good, "a public key", shape, reader.scope)
+}
+
+fn user_data(reader: &mut Reader<'_>) -> Option<PathBuf> {
+    let path = reader.path("user_data")?;
+    if !path.value.is_file() {
+        let finding = Finding::at(&path.place, format!("there is no file {}", path.value.display()));
+        reader.scope.report(finding.help("a path is relative to the inventory's folder"));
+    }
+    Some(path.value)
+}
+
+fn pci(reader: &mut Reader<'_>) -> Option<Vec<String>> {
+    if reader.entry("pci").is_none() {
+        return Some(Vec::new());
+    }
+    let given: Vec<At<String>> = reader.optional("pci")?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    let shape = "a mapping's name in the cluster's resource mappings: letters, digits, '-' and '_'";
+    let check = |name: At<String>| {
+        let good = name.value.bytes().all(plain);
+        accept(name, good, "a PCI mapping", shape, reader.scope)
+    };
+    given.into_iter().map(check).collect()
+}

@@ -1,0 +1,217 @@
+//! What is gathered while an inventory is read: findings, references and claims.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+use crate::nearest::nearest;
+use crate::report::{Finding, Place};
+use crate::tree::{Table, Value};
+
+/// What a reference can point at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Host,
+    LogicalVolume,
+    Dataset,
+    Share,
+    Template,
+    Guest,
+    Stack,
+    /// A host or a guest.
+    Machine,
+    /// A file `images/NAME.toml` of the project.
+    Image,
+}
+
+impl Kind {
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::LogicalVolume => "logical volume",
+            Self::Dataset => "dataset",
+            Self::Share => "share",
+            Self::Template => "template",
+            Self::Guest => "guest",
+            Self::Stack => "stack",
+            Self::Machine => "host or guest",
+            Self::Image => "image recipe",
+        }
+    }
+
+    /// Says how one is added.
+    fn mend(self, name: &str) -> String {
+        match self {
+            Self::Host => format!("add a table [hosts.{name}]"),
+            Self::LogicalVolume => format!("add a table [logical_volumes.\"{name}\"]"),
+            Self::Dataset => match name.split_once('/') {
+                Some((pool, dataset)) => format!("add `{dataset} = {{}}` to [pools.{pool}.datasets]"),
+                None => "name it with its pool in front, as tank-hdd/media".to_owned(),
+            },
+            Self::Share => format!("add a table [shares.{name}]"),
+            Self::Template => format!("add a table [templates.{name}]"),
+            Self::Guest => format!("add a table [guests.{name}]"),
+            Self::Stack => format!("add a table [stacks.{name}]"),
+            Self::Machine => {
+                format!("add a table [guests.{name}] or [hosts.{name}], or leave `from` out for this machine")
+            }
+            Self::Image => format!("add the file images/{name}.toml to the project"),
+        }
+    }
+}
+
+struct Reference {
+    kind: Kind,
+    name: String,
+    place: Place,
+}
+
+struct Claim {
+    place: Place,
+    holder: String,
+}
+
+/// What reading an inventory needs and gathers.
+pub(crate) struct Scope {
+    /// The inventory's folder.
+    pub(crate) folder: PathBuf,
+    /// The project's folder.
+    pub(crate) project: PathBuf,
+    home: Option<PathBuf>,
+    findings: RefCell<Vec<Finding>>,
+    references: RefCell<Vec<Reference>>,
+    claims: RefCell<HashMap<(&'static str, String), Claim>>,
+}
+
+impl Scope {
+    pub(crate) fn new(folder: PathBuf, project: PathBuf, findings: Vec<Finding>) -> Self {
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let (references, claims) = (RefCell::default(), RefCell::default());
+        Self { folder, project, home, findings: RefCell::new(findings), references, claims }
+    }
+
+    pub(crate) fn report(&self, finding: Finding) {
+        self.findings.borrow_mut().push(finding);
+    }
+
+    pub(crate) fn into_findings(self) -> Vec<Finding> {
+        self.findings.into_inner()
+    }
+
+    /// Notes that something must be there; [`Scope::resolve`] checks it when everything is read.
+    pub(crate) fn refer(&self, kind: Kind, name: &str, place: &Place) {
+        self.references.borrow_mut().push(Reference { kind, name: name.to_owned(), place: place.clone() });
+    }
+
+    /// Takes a value that may be given once only.
+    pub(crate) fn claim(&self, what: &'static str, value: &str, place: &Place, holder: &str, help: &str) {
+        let mut claims = self.claims.borrow_mut();
+        let Some(first) = claims.get(&(what, value.to_owned())) else {
+            let claim = Claim { place: place.clone(), holder: holder.to_owned() };
+            claims.insert((what, value.to_owned()), claim);
+            return;
+        };
+        let finding = Finding::at(place, format!("{what} {value} is given twice: to {} and to {holder}", first.holder))
+            .label("taken already")
+            .also(&first.place, format!("{} has it", first.holder));
+        self.report(finding.help(help));
+    }
+
+    /// Makes a path of the inventory absolute: `~/` is the home folder, all else is relative to the inventory's folder.
+    pub(crate) fn path(&self, text: &str, place: &Place) -> Option<PathBuf> {
+        let joined = match (text.strip_prefix("~/"), &self.home) {
+            (Some(rest), Some(home)) => home.join(rest),
+            (Some(_), None) => {
+                let finding = Finding::at(place, "`~/` can't be resolved: the environment has no HOME");
+                self.report(finding.help("set HOME, or write the whole path"));
+                return None;
+            }
+            (None, _) => self.folder.join(text),
+        };
+        Some(normal(&joined))
+    }
+
+    /// Checks every reference against what is there.
+    pub(crate) fn resolve(&self, root: &Table) {
+        let references = self.references.take();
+        for reference in &references {
+            let there = self.declared(reference.kind, root);
+            if there.contains(&reference.name) {
+                continue;
+            }
+            let noun = reference.kind.noun();
+            let finding = Finding::at(&reference.place, format!("there is no {noun} '{}'", reference.name));
+            let near = nearest(&reference.name, there.iter().map(String::as_str));
+            self.report(match near {
+                Some(near) => finding.label("not there").help(format!("did you mean '{near}'?")),
+                None => finding.label("not there").help(reference.kind.mend(&reference.name)),
+            });
+        }
+    }
+
+    /// Returns the names of a kind that are there, right or wrong, so that one error does not cause another.
+    fn declared(&self, kind: Kind, root: &Table) -> Vec<String> {
+        match kind {
+            Kind::Host => keys(root, "hosts"),
+            Kind::LogicalVolume => keys(root, "logical_volumes"),
+            Kind::Dataset => datasets(root),
+            Kind::Share => keys(root, "shares"),
+            Kind::Template => keys(root, "templates"),
+            Kind::Guest => keys(root, "guests"),
+            Kind::Stack => keys(root, "stacks"),
+            Kind::Machine => [keys(root, "hosts"), keys(root, "guests")].concat(),
+            Kind::Image => images(&self.project.join("images")),
+        }
+    }
+}
+
+fn keys(root: &Table, key: &str) -> Vec<String> {
+    root.table(key).into_iter().flat_map(|table| &table.entries).map(|entry| entry.key.clone()).collect()
+}
+
+fn datasets(root: &Table) -> Vec<String> {
+    let pools = root.table("pools").into_iter().flat_map(|pools| &pools.entries);
+    pools
+        .flat_map(|pool| match &pool.node.value {
+            Value::Table(table) => {
+                keys(table, "datasets").iter().map(|dataset| format!("{}/{dataset}", pool.key)).collect()
+            }
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+/// Lists the recipes of a folder. One that can't be read has none: each reference to it is reported then.
+fn images(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".toml")?.to_owned())).collect();
+    names.sort();
+    names
+}
+
+/// Resolves `.` and `..` by the text alone, so that a file need not be there yet.
+fn normal(path: &Path) -> PathBuf {
+    let mut parts = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                parts.pop();
+            }
+            other => parts.push(other),
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots_are_resolved_without_the_file() {
+        assert_eq!(normal(Path::new("/a/b/../../c/./d")), Path::new("/c/d"));
+        assert_eq!(normal(Path::new("/../a")), Path::new("/a"));
+    }
+}
