@@ -188,6 +188,10 @@ impl Host {
                 return Err(Error::Broken { host, step, source });
             }
         };
+        let whole = ended.stderr.ends_with(ENDED);
+        if whole {
+            ended.stderr.truncate(ended.stderr.len() - ENDED.len());
+        }
         if matches!(ended.status, 124 | 137) && took >= deadline {
             return Err(late(host, command));
         }
@@ -195,11 +199,10 @@ impl Host {
             let stderr = tail(if ended.stderr.is_empty() { &ended.stdout } else { &ended.stderr });
             return Err(Error::Status { host, command, status: ended.status, stderr });
         }
-        if !ended.stderr.ends_with(ENDED) {
+        if !whole {
             let step = format!("the connection was lost before the end of `{command}`");
             return Err(Error::Broken { host, step, source: io::ErrorKind::UnexpectedEof.into() });
         }
-        ended.stderr.truncate(ended.stderr.len() - ENDED.len());
         Ok(Output { command, status: 0, stdout: ended.stdout, stderr: ended.stderr })
     }
 }
