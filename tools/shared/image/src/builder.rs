@@ -1,0 +1,307 @@
+//! Builds images, or finds them built.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use store::{Artifact, Digest, Outputs, Recipe, Store};
+use tempfile::TempDir;
+
+use crate::apt::Mirror;
+use crate::container::{self, ContainerImage, Layer};
+use crate::disk::{self, DiskImage};
+use crate::fetch::Fetcher;
+use crate::lock::{Lock, Package, Set};
+use crate::plan::Recipes;
+use crate::recipe::{FileEntry, ImageRecipe, Kind};
+use crate::sandbox::Sandbox;
+use crate::{Error, Result};
+
+/// Raised whenever the same recipe would come out another way.
+const BUILDER: u32 = 1;
+
+/// Where everything is.
+pub struct Settings<'a> {
+    /// The store.
+    pub store: Store,
+    /// The folder of recipes.
+    pub images_dir: PathBuf,
+    /// The lock file.
+    pub lock_path: PathBuf,
+    /// A folder for what a build needs while it runs; on the store's file system, packages are linked and not copied.
+    pub scratch_dir: PathBuf,
+    /// Told what is being done, in short lines.
+    pub progress: &'a (dyn Fn(&str) + Sync),
+}
+
+/// Builds the images of a folder of recipes.
+pub struct Builder<'a> {
+    settings: Settings<'a>,
+    recipes: Recipes,
+    lock: Lock,
+}
+
+impl<'a> Builder<'a> {
+    /// Reads recipes and lock file.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`], [`Error::Lock`], [`Error::Io`].
+    pub fn new(settings: Settings<'a>) -> Result<Self> {
+        let recipes = Recipes::load(&settings.images_dir)?;
+        let lock = Lock::load(&settings.lock_path)?;
+        Ok(Self { settings, recipes, lock })
+    }
+
+    /// Returns the names of all images.
+    pub fn names(&self) -> Vec<String> {
+        self.recipes.names().map(str::to_owned).collect()
+    }
+
+    /// Returns an image's recipe.
+    ///
+    /// # Errors
+    /// [`Error::NoRecipe`].
+    pub fn recipe(&self, name: &str) -> Result<&ImageRecipe> {
+        self.recipes.get(name)
+    }
+
+    /// Tells whether an image is in the store or its cache, built of what recipe and lock file say now.
+    ///
+    /// # Errors
+    /// [`Error::NoRecipe`], [`Error::NotLocked`], [`Error::Store`].
+    pub fn is_cached(&self, name: &str) -> Result<bool> {
+        match &self.recipe(name)?.kind {
+            Kind::Url(url) => Ok(self.settings.store.contains(&url.sha256)),
+            Kind::DebianDisk(_) => Ok(self.settings.store.outputs(&self.disk_key(name)?)?.is_some()),
+            Kind::Container(_) => Ok(self.cached_container(name)?.is_some()),
+        }
+    }
+
+    /// Returns a disk image, made now if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Kind`] for a container; whatever fetching and building fail with.
+    pub fn disk(&self, name: &str) -> Result<DiskImage> {
+        let store = &self.settings.store;
+        if let Kind::Url(_) = self.recipe(name)?.kind {
+            let url = self.recipes.url(name)?;
+            let file = Fetcher::new(store).url(&url.url, &url.sha256)?;
+            return DiskImage::look(name, store, file);
+        }
+        self.recipes.disk(name)?;
+        let key = self.disk_key(name)?;
+        let file = match store.outputs(&key)?.and_then(|outputs| outputs.get("disk").copied()) {
+            Some(file) => file,
+            None => {
+                let file = self.build_disk(name, &key.digest())?;
+                store.record(&key, &Outputs::from([("disk".to_owned(), file)]))?;
+                file
+            }
+        };
+        DiskImage::look(name, store, file)
+    }
+
+    /// Returns a container image, made now if it is not there, and so for its bases.
+    ///
+    /// # Errors
+    /// [`Error::Kind`] for a disk; whatever fetching and building fail with.
+    pub fn container(&self, name: &str) -> Result<ContainerImage> {
+        if let Some(image) = self.cached_container(name)? {
+            return Ok(image);
+        }
+        let base = match &self.recipes.container(name)?.base {
+            Some(base) => Some(self.container(base)?),
+            None => None,
+        };
+        let key = self.container_key(name, base.as_ref())?;
+        let image = self.build_container(name, base.as_ref())?;
+        let store = &self.settings.store;
+        let json = serde_json::json!(image).to_string();
+        let mut outputs = Outputs::from([
+            ("image.json".to_owned(), store.put_bytes(json.as_bytes())?),
+            ("config".to_owned(), image.config),
+        ]);
+        for (number, layer) in image.layers.iter().enumerate() {
+            outputs.insert(format!("layer.{number:02}"), layer.blob);
+        }
+        store.record(&key, &outputs)?;
+        Ok(image)
+    }
+
+    fn cached_container(&self, name: &str) -> Result<Option<ContainerImage>> {
+        let base = match &self.recipes.container(name)?.base {
+            Some(base) => match self.cached_container(base)? {
+                Some(base) => Some(base),
+                None => return Ok(None),
+            },
+            None => None,
+        };
+        let store = &self.settings.store;
+        let outputs = store.outputs(&self.container_key(name, base.as_ref())?)?;
+        let Some(json) = outputs.and_then(|outputs| outputs.get("image.json").copied()) else { return Ok(None) };
+        let reader = store.read(&json.sha256)?;
+        serde_json::from_reader(reader)
+            .map(Some)
+            .map_err(|source| store::Error::Json { path: store.path(&json.sha256), source }.into())
+    }
+
+    fn set(&self, name: &str) -> Result<&Set> {
+        self.recipes.set(name, &self.lock, &self.settings.lock_path)
+    }
+
+    fn disk_key(&self, name: &str) -> Result<Recipe> {
+        self.key("debian-disk", name, None)
+    }
+
+    fn container_key(&self, name: &str, base: Option<&ContainerImage>) -> Result<Recipe> {
+        self.key("container", name, base.map(|base| base.config.sha256))
+    }
+
+    /// Returns all that determines an image, in lines that can be compared.
+    fn key(&self, kind: &str, name: &str, base: Option<Digest>) -> Result<Recipe> {
+        let set = self.set(name)?;
+        let recipe = serde_json::json!(self.recipe(name)?).to_string();
+        let mut inputs: BTreeMap<_, _> = [
+            ("builder".to_owned(), BUILDER.to_string()),
+            ("recipe".to_owned(), recipe),
+            ("epoch".to_owned(), set.epoch.to_string()),
+        ]
+        .into();
+        inputs.extend(base.map(|base| ("base".to_owned(), base.to_string())));
+        for (id, package) in self.pinned(set.all()) {
+            inputs.insert(format!("package/{id}"), package.sha256.to_string());
+        }
+        if let Kind::Container(_) = self.recipe(name)?.kind {
+            inputs.insert("env".to_owned(), serde_json::json!(self.recipes.env(name)?).to_string());
+        }
+        Ok(Recipe { kind: kind.to_owned(), inputs })
+    }
+
+    fn pinned<'s>(&'s self, ids: impl IntoIterator<Item = &'s String>) -> Vec<(&'s String, &'s Package)> {
+        ids.into_iter().filter_map(|id| self.lock.packages.get_key_value(id)).collect()
+    }
+
+    fn fetch(&self, packages: &[(&String, &Package)]) -> Result<()> {
+        Fetcher::new(&self.settings.store).packages(&Mirror::of_system(), packages, self.settings.progress)
+    }
+
+    fn blobs<'s>(&'s self, packages: &[(&'s String, &'s Package)]) -> Vec<(&'s String, PathBuf)> {
+        packages.iter().map(|(id, package)| (*id, self.settings.store.path(&package.sha256))).collect()
+    }
+
+    fn say(&self, name: &str, what: &str) {
+        (self.settings.progress)(&format!("{name}: {what}"));
+    }
+
+    /// Makes a folder for one build; it goes when the build ends, however it ends.
+    fn scratch(&self, name: &str) -> Result<(TempDir, PathBuf)> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::NotRoot(name.to_owned()));
+        }
+        let folder = &self.settings.scratch_dir;
+        let logs = folder.join("logs");
+        std::fs::create_dir_all(&logs).map_err(Error::io("make", &logs))?;
+        // Mounts and the programs in the new root need a path from /.
+        let folder = folder.canonicalize().map_err(Error::io("find", folder))?;
+        let log = folder.join("logs").join(format!("{name}.log"));
+        store::files::write_atomic(&log, "", 0o644).map_err(Error::io("write", &log))?;
+        let scratch = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&folder);
+        Ok((scratch.map_err(Error::io("write", &folder))?, log))
+    }
+
+    fn build_disk(&self, name: &str, key: &Digest) -> Result<Artifact> {
+        let recipe = self.recipes.disk(name)?;
+        let set = self.set(name)?;
+        let (scratch, log) = self.scratch(name)?;
+        let sandbox = self.sandbox(name, scratch.path(), log, set.epoch, None);
+        self.assemble(&sandbox, set, &BTreeSet::new(), &recipe.files, &recipe.setup)?;
+        self.say(name, "making the disk");
+        disk::finish(&sandbox, recipe, key, &self.settings.store, &|what| self.say(name, what))
+    }
+
+    fn build_container(&self, name: &str, base: Option<&ContainerImage>) -> Result<ContainerImage> {
+        let recipe = self.recipes.container(name)?;
+        let set = self.set(name)?;
+        let mut layers = base.map(|base| base.layers.clone()).unwrap_or_default();
+        let below: BTreeSet<&String> = match &recipe.base {
+            Some(base) => self.set(base)?.all().collect(),
+            None => BTreeSet::new(),
+        };
+        if base.is_none()
+            || !recipe.files.is_empty()
+            || !recipe.setup.is_empty()
+            || set.all().any(|id| !below.contains(id))
+        {
+            layers.push(self.build_layer(name, &layers, set, &below)?);
+        }
+        let env = self.recipes.env(name)?;
+        container::seal(name, recipe, &env, layers, set.epoch, &self.settings.store)
+    }
+
+    /// Makes one layer: the whole root where nothing is below, else what an overlay catches.
+    fn build_layer(&self, name: &str, layers: &[Layer], set: &Set, below: &BTreeSet<&String>) -> Result<Layer> {
+        let recipe = self.recipes.container(name)?;
+        let (scratch, log) = self.scratch(name)?;
+        let path = |part: &str| scratch.path().join(part);
+        let overlay = if layers.is_empty() {
+            None
+        } else {
+            self.say(name, "unpacking its base");
+            container::unpack(layers, &self.settings.store, &path("lower"))?;
+            for part in ["upper", "changes"] {
+                std::fs::create_dir_all(path(part)).map_err(Error::io("make", &path(part)))?;
+            }
+            Some(container::overlay_options(&path("lower"), &path("upper"), &path("changes")))
+        };
+        let target = if overlay.is_some() { "upper" } else { "root" };
+        let sandbox = self.sandbox(name, scratch.path(), log, set.epoch, overlay);
+        self.assemble(&sandbox, set, below, &recipe.files, &recipe.setup)?;
+        self.say(name, "packing the layer");
+        container::pack(&path(target), set.epoch, &self.settings.store)
+    }
+
+    fn sandbox<'n>(
+        &self,
+        name: &'n str,
+        scratch: &Path,
+        log: PathBuf,
+        epoch: u64,
+        overlay: Option<String>,
+    ) -> Sandbox<'n> {
+        Sandbox { image: name, root: scratch.join("root"), work: scratch.join("work"), overlay, epoch, log }
+    }
+
+    /// Fills a root: essential packages, files, packages, setup, cleaning.
+    fn assemble(
+        &self,
+        sandbox: &Sandbox<'_>,
+        set: &Set,
+        below: &BTreeSet<&String>,
+        files: &BTreeMap<String, FileEntry>,
+        setup: &[String],
+    ) -> Result<()> {
+        let new = |ids: &[String]| ids.iter().filter(|id| !below.contains(id)).cloned().collect::<Vec<_>>();
+        let (bootstrap, packages) = (new(&set.bootstrap), new(&set.packages));
+        let (mut bootstrap, mut packages) = (self.pinned(&bootstrap), self.pinned(&packages));
+        self.fetch(&bootstrap)?;
+        self.fetch(&packages)?;
+        sandbox.prepare()?;
+        if sandbox.overlay.is_some() {
+            // The base is there; an essential package that moved since is an ordinary upgrade.
+            packages.append(&mut bootstrap);
+        }
+        if !bootstrap.is_empty() {
+            self.say(sandbox.image, &format!("installing {} essential packages", bootstrap.len()));
+            sandbox.offer("bootstrap", self.blobs(&bootstrap))?;
+            sandbox.bootstrap()?;
+        }
+        sandbox.files(files)?;
+        if !packages.is_empty() {
+            self.say(sandbox.image, &format!("installing {} packages", packages.len()));
+            sandbox.offer("packages", self.blobs(&packages))?;
+            sandbox.install()?;
+        }
+        self.say(sandbox.image, "setting up and cleaning");
+        sandbox.setup(setup)?;
+        sandbox.clean()
+    }
+}

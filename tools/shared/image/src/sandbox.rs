@@ -1,0 +1,295 @@
+//! Runs build steps in a root of their own: own mounts, own processes, no network, cleared environment.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use remote::Command;
+use store::files;
+
+use crate::recipe::FileEntry;
+use crate::tools::need;
+use crate::{Error, Result};
+
+/// What a step sees beside its root. Its work folder is at `/mnt`, which is there in every Debian, and empty.
+const MOUNTS: &str = r#"
+mount --make-rprivate /
+[ -z "$OVERLAY" ] || mount -t overlay -o "$OVERLAY" overlay "$ROOT"
+mkdir -p "$ROOT/proc" "$ROOT/sys" "$ROOT/dev" "$ROOT/run" "$ROOT/tmp" "$ROOT/mnt"
+# A second view of the root, without what is mounted below: what a file system is made from.
+mkdir -p "$WORK/bare"
+mount --bind "$ROOT" "$WORK/bare"
+mount -t proc proc "$ROOT/proc"
+mount -t sysfs -o ro sysfs "$ROOT/sys"
+mount -t tmpfs -o mode=755 tmpfs "$ROOT/run"
+mount -t tmpfs -o mode=1777 tmpfs "$ROOT/tmp"
+mount --bind /dev "$WORK/dev"
+mount -t tmpfs -o mode=755 tmpfs "$ROOT/dev"
+for node in null zero full random urandom tty; do
+    : >"$ROOT/dev/$node"
+    mount --bind "$WORK/dev/$node" "$ROOT/dev/$node"
+done
+umount -l "$WORK/dev"
+mkdir "$ROOT/dev/shm" "$ROOT/dev/pts"
+mount -t tmpfs -o mode=1777 tmpfs "$ROOT/dev/shm"
+ln -s /proc/self/fd "$ROOT/dev/fd"
+ln -s /proc/self/fd/0 "$ROOT/dev/stdin"
+ln -s /proc/self/fd/1 "$ROOT/dev/stdout"
+ln -s /proc/self/fd/2 "$ROOT/dev/stderr"
+mount --rbind "$WORK" "$ROOT/mnt"
+hostname localhost
+umask 022
+"#;
+
+/// Brings the essential packages up in an empty folder. dpkg itself is among them, so they are unpacked as plain
+/// archives first, below the mounts, and then installed properly by the dpkg inside.
+const BOOTSTRAP: &str = r#"
+for deb in "$WORK"/bootstrap/base-files_*.deb "$WORK"/bootstrap/*.deb; do
+    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$WORK/bare" --keep-directory-symlink --numeric-owner -p
+done
+mkdir -p "$ROOT/var/lib/dpkg"
+: >>"$ROOT/var/lib/dpkg/status"
+: >>"$ROOT/var/lib/dpkg/available"
+chroot "$ROOT" sh -c 'exec dpkg --install --force-depends --force-unsafe-io --force-confold --force-confdef $EXCLUDES /mnt/bootstrap/*.deb'
+"#;
+
+/// Installs packages with this machine's apt, which finds the order, and the root's own dpkg. Services stay off.
+const PACKAGES: &str = r#"
+printf '#!/bin/sh\nexit 101\n' >"$ROOT/usr/sbin/policy-rc.d"
+chmod 755 "$ROOT/usr/sbin/policy-rc.d"
+mkdir -p "$ROOT/etc/apt/apt.conf.d" "$ROOT/etc/apt/preferences.d" "$ROOT/var/lib/apt/lists/partial" \
+    "$ROOT/var/cache/apt/archives/partial" "$ROOT/var/log/apt"
+cat >"$WORK/apt.conf" <<END
+Dir "$ROOT/";
+Dir::Etc::main "/dev/null";
+Dir::Etc::parts "/dev/null";
+Dir::Etc::sourcelist "/dev/null";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Bin::dpkg "/usr/bin/dpkg";
+Dir::State::status "$ROOT/var/lib/dpkg/status";
+DPkg::Chroot-Directory "$ROOT";
+DPkg::Options { "--force-unsafe-io"; "--force-confold"; "--force-confdef"; };
+APT::Architecture "amd64";
+APT::Architectures "amd64";
+APT::Install-Recommends "false";
+APT::Sandbox::User "root";
+APT::Get::Assume-Yes "true";
+Dpkg::Use-Pty "false";
+END
+for exclude in $EXCLUDES; do
+    echo "DPkg::Options:: \"$exclude\";" >>"$WORK/apt.conf"
+done
+APT_CONFIG="$WORK/apt.conf" apt-get install --allow-downgrades --no-remove "$ROOT"/mnt/packages/*.deb
+rm -f "$ROOT/usr/sbin/policy-rc.d"
+"#;
+
+/// What no image needs, and what differs between two builds of the same.
+const CLEAN: &str = r#"
+cd "$ROOT"
+rm -rf var/lib/apt/lists/* var/cache/apt/* var/cache/debconf/*-old var/lib/dpkg/*-old var/cache/ldconfig/* \
+    var/cache/man/* var/lib/dpkg/available var/lib/apt/extended_states var/lib/systemd/random-seed \
+    var/lib/dbus/machine-id etc/.pwd.lock var/lib/dkms/mok.* usr/share/info/dir.old
+find usr -name __pycache__ -type d -prune -exec rm -rf {} +
+find var/log -type f -delete
+[ ! -d var/lib/dkms ] || find var/lib/dkms -path '*/log/*' -type f -delete
+rm -f etc/ssh/ssh_host_*_key etc/ssh/ssh_host_*_key.pub etc/passwd- etc/group- etc/shadow- etc/gshadow- \
+    etc/subuid- etc/subgid-
+[ ! -e etc/machine-id ] || : >etc/machine-id
+find usr/share/doc -mindepth 2 ! -type d ! -name copyright -delete
+find usr/share/doc -mindepth 1 -type d -empty -delete
+for gone in man info locale lintian doc-base; do
+    [ ! -d "usr/share/$gone" ] || find "usr/share/$gone" -mindepth 1 ! -name locale.alias -delete 2>/dev/null || :
+done
+"#;
+
+/// Files of packages that are never unpacked. Copyright notices stay.
+const EXCLUDES: &[&str] = &[
+    "--path-exclude=/usr/share/doc/*",
+    "--path-include=/usr/share/doc/*/copyright",
+    "--path-exclude=/usr/share/man/*",
+    "--path-exclude=/usr/share/info/*",
+    "--path-exclude=/usr/share/locale/*",
+    "--path-include=/usr/share/locale/locale.alias",
+    "--path-exclude=/usr/share/lintian/*",
+];
+
+/// A root being built, and the folder beside it that only the build sees.
+pub(crate) struct Sandbox<'a> {
+    /// The image's name, for messages.
+    pub image: &'a str,
+    /// The root.
+    pub root: PathBuf,
+    /// The folder that the steps see as `/mnt`.
+    pub work: PathBuf,
+    /// Options of an overlay to mount on the root, for a layer on others.
+    pub overlay: Option<String>,
+    /// The time that every step sees in `SOURCE_DATE_EPOCH`.
+    pub epoch: u64,
+    /// Where all that the steps print goes.
+    pub log: PathBuf,
+}
+
+impl Sandbox<'_> {
+    /// Makes the folders and checks for the programs that the steps need.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        for (program, package) in [
+            ("unshare", "util-linux"),
+            ("dpkg-deb", "dpkg"),
+            ("apt-get", "apt"),
+            ("chroot", "coreutils"),
+            ("tar", "tar"),
+        ] {
+            need(program, package)?;
+        }
+        for folder in [&self.root, &self.work, &self.work.join("dev"), &self.work.join("bare")] {
+            fs::create_dir_all(folder).map_err(Error::io("make", folder))?;
+        }
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&self.root, mode).map_err(Error::io("open up", &self.root))
+    }
+
+    /// Puts packages where a step finds them: `kind` is `bootstrap` or `packages`. Blobs are linked, or copied from
+    /// another file system.
+    pub(crate) fn offer<'p>(&self, kind: &str, debs: impl IntoIterator<Item = (&'p String, PathBuf)>) -> Result<()> {
+        let folder = self.work.join(kind);
+        fs::create_dir_all(&folder).map_err(Error::io("make", &folder))?;
+        for (id, blob) in debs {
+            // apt takes a colon, and a percent sign too, for part of an address.
+            let to = folder.join(format!("{}.deb", id.replace(':', "-")));
+            if fs::hard_link(&blob, &to).is_err() {
+                fs::copy(&blob, &to).map_err(Error::io("copy", &blob))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings up the essential packages from the work folder's `bootstrap`.
+    pub(crate) fn bootstrap(&self) -> Result<()> {
+        self.step("installing the essential packages", BOOTSTRAP)
+    }
+
+    /// Installs what is in the work folder's `packages`.
+    pub(crate) fn install(&self) -> Result<()> {
+        self.step("installing the packages", PACKAGES)
+    }
+
+    /// Writes the recipe's files. It is done inside, so that links on the way are the root's own.
+    pub(crate) fn files(&self, entries: &BTreeMap<String, FileEntry>) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut script = String::new();
+        for (number, (path, entry)) in entries.iter().enumerate() {
+            let from = self.work.join(format!("files/{number}"));
+            files::write_atomic(&from, &entry.text, 0o600).map_err(Error::io("write", &from))?;
+            script += &install_line(number, path, entry.mode.0);
+        }
+        let path = self.work.join("files.sh");
+        files::write_atomic(&path, script, 0o700).map_err(Error::io("write", &path))?;
+        self.step("writing the recipe's files", "chroot \"$ROOT\" sh -eu /mnt/files.sh\n")
+    }
+
+    /// Runs the recipe's shell lines inside.
+    pub(crate) fn setup(&self, lines: &[String]) -> Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let path = self.work.join("setup.sh");
+        files::write_atomic(&path, lines.join("\n") + "\n", 0o755).map_err(Error::io("write", &path))?;
+        self.step("the recipe's setup", "chroot \"$ROOT\" sh -eux /mnt/setup.sh\n")
+    }
+
+    /// Removes caches, logs, keys and documentation.
+    pub(crate) fn clean(&self) -> Result<()> {
+        self.step("cleaning up", CLEAN)
+    }
+
+    /// Runs a shell script outside the root, which is `$ROOT`, with the mounts up; `$WORK` is the root's `/mnt`.
+    pub(crate) fn step(&self, what: &str, script: &str) -> Result<()> {
+        let script = format!("set -eu\n{MOUNTS}\nset -x\n{script}");
+        let path = self.work.join("step.sh");
+        files::write_atomic(&path, script, 0o700).map_err(Error::io("write", &path))?;
+        Command::new("unshare")
+            .args(["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "/bin/sh"])
+            .arg(&path)
+            .clear_env()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C.UTF-8")
+            .env("HOME", "/root")
+            .env("TZ", "UTC")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("DEBCONF_NONINTERACTIVE_SEEN", "true")
+            .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
+            .env("ROOT", &self.root)
+            .env("WORK", &self.work)
+            .env("OVERLAY", self.overlay.as_deref().unwrap_or(""))
+            .env("EXCLUDES", EXCLUDES.join(" "))
+            .folder("/")
+            .deadline(Duration::from_secs(1800))
+            .log(&self.log)
+            .run()
+            .map(drop)
+            .map_err(|error| Error::Step {
+                image: self.image.to_owned(),
+                step: what.to_owned(),
+                log: self.log.clone(),
+                source: Box::new(error),
+            })
+    }
+}
+
+fn install_line(number: usize, path: &str, mode: u32) -> String {
+    format!("install -D -m {mode:04o} /mnt/files/{number} '{}'\n", path.replace('\'', "'\\''"))
+}
+
+/// Sets every time later than the epoch back to it, so that two builds agree.
+pub(crate) fn clamp_times(root: &Path, epoch: u64) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
+    let mut folders = vec![root.to_owned()];
+    let mut seen = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(Error::io("list", &folder))? {
+            let path = entry.map_err(Error::io("list", &folder))?.path();
+            let metadata = fs::symlink_metadata(&path).map_err(Error::io("look at", &path))?;
+            if metadata.is_dir() {
+                folders.push(path.clone());
+            }
+            if metadata.mtime() >= epoch || metadata.mtime_nsec() != 0 {
+                seen.push((path, metadata.mtime().min(epoch)));
+            }
+        }
+    }
+    seen.push((root.to_owned(), epoch));
+    for (path, seconds) in seen {
+        let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| Error::io("set the time of", &path)(error.into()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_blanks_and_quotes_stays_one_word() {
+        assert_eq!(install_line(0, "/etc/a b's", 0o600), "install -D -m 0600 /mnt/files/0 '/etc/a b'\\''s'\n");
+    }
+
+    #[test]
+    fn times_after_the_epoch_are_set_back_and_older_ones_stay() {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new");
+        files::write_atomic(&path, "", 0o644).unwrap();
+        clamp_times(folder.path(), 1_000_000).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mtime(), 1_000_000);
+        clamp_times(folder.path(), 2_000_000).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mtime(), 1_000_000);
+    }
+}
