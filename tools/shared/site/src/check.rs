@@ -118,11 +118,14 @@ fn stacks(site: &Site, root: &Table, scope: &Scope) {
 fn cycles(stacks: &IndexMap<Name, Stack>, root: &Table, scope: &Scope) {
     for (index, start) in stacks.keys().enumerate() {
         let Some(path) = way_back(stacks, start, index) else { continue };
-        let place = find_item(root, &["stacks", start.as_str(), "needs"], path.get(1).map_or("", |name| name.as_str()));
-        let way: Vec<&str> = path.iter().map(|name| name.as_str()).collect();
-        let message = format!("these stacks wait for each other: {} needs itself", way.join(" needs "));
-        let message = if path.len() == 1 { format!("stack '{start}' needs itself") } else { message };
-        let message = message.replace(" needs itself", &format!(" needs {start}"));
+        let next = path.get(1).unwrap_or(&start);
+        let place = find_item(root, &["stacks", start.as_str(), "needs"], next.as_str());
+        let message = if path.len() == 1 {
+            format!("stack '{start}' needs itself")
+        } else {
+            let way: Vec<&str> = path.iter().map(|name| name.as_str()).collect();
+            format!("these stacks wait for each other: {} needs {start}", way.join(" needs "))
+        };
         scope.report(Finding::at(&place, message).label("closes the circle").help("drop one of these needs"));
     }
 }

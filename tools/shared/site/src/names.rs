@@ -87,7 +87,8 @@ fn is_label(text: &str) -> bool {
 }
 
 fn is_zfs_part(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'))
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+    !matches!(text, "" | "." | "..") && text.bytes().all(plain)
 }
 
 fn is_pool(text: &str) -> bool {
@@ -250,7 +251,7 @@ mod tests {
         }
         let dataset: DatasetName = "tank-hdd/media/films".parse().unwrap();
         assert_eq!(dataset.pool(), "tank-hdd");
-        for bad in ["tank", "tank//a", "/tank/a", "tank/a b", "tank/a@b"] {
+        for bad in ["tank", "tank//a", "/tank/a", "tank/a b", "tank/a@b", "tank/..", "tank/./a"] {
             assert!(bad.parse::<DatasetName>().is_err(), "{bad}");
         }
         let volume: LogicalVolumeName = "pve/zfs-ssd".parse().unwrap();

@@ -26,10 +26,11 @@ pub(crate) trait Decode: Sized {
     fn decode(node: &Node, scope: &Scope) -> Option<Self>;
 }
 
-/// Reports that a node is of another type than wanted.
-fn wrong_type<T>(node: &Node, wanted: &str, scope: &Scope) -> Option<T> {
+/// Reports that a node is of another type than wanted; `example` shows how it is written.
+fn wrong_type<T>(node: &Node, wanted: &str, example: &str, scope: &Scope) -> Option<T> {
     let kind = node.value.kind();
-    scope.report(Finding::at(&node.place, format!("this must be {wanted}, and is {kind}")).label(format!("is {kind}")));
+    let finding = Finding::at(&node.place, format!("`{}` must be {wanted}, and is {kind}", node.key));
+    scope.report(finding.label(format!("is {kind}")).help(format!("write it as {example}")));
     None
 }
 
@@ -37,11 +38,12 @@ impl Decode for String {
     fn decode(node: &Node, scope: &Scope) -> Option<Self> {
         match &node.value {
             Value::Text(text) if text.is_empty() => {
-                scope.report(Finding::at(&node.place, "this text must not be empty").label("is empty"));
+                let finding = Finding::at(&node.place, format!("`{}` must not be empty", node.key)).label("is empty");
+                scope.report(finding.help("write something between the quotes, or remove the key"));
                 None
             }
             Value::Text(text) => Some(text.clone()),
-            _ => wrong_type(node, "a text in quotes", scope),
+            _ => wrong_type(node, "a text", "a text in quotes, as \"text\"", scope),
         }
     }
 }
@@ -50,14 +52,14 @@ impl Decode for bool {
     fn decode(node: &Node, scope: &Scope) -> Option<Self> {
         match &node.value {
             Value::Boolean(value) => Some(*value),
-            _ => wrong_type(node, "true or false", scope),
+            _ => wrong_type(node, "true or false", "true or false without quotes", scope),
         }
     }
 }
 
 impl<T: Decode> Decode for Vec<T> {
     fn decode(node: &Node, scope: &Scope) -> Option<Self> {
-        let Value::Array(items) = &node.value else { return wrong_type(node, "a list, as [\"a\", \"b\"]", scope) };
+        let Value::Array(items) = &node.value else { return wrong_type(node, "a list", "[\"a\", \"b\"]", scope) };
         let read: Vec<T> = items.iter().filter_map(|item| T::decode(item, scope)).collect();
         (read.len() == items.len()).then_some(read)
     }
@@ -72,7 +74,7 @@ impl<T: Decode> Decode for At<T> {
 impl<T: Decode> Decode for BTreeMap<String, T> {
     fn decode(node: &Node, scope: &Scope) -> Option<Self> {
         let Value::Table(table) = &node.value else {
-            return wrong_type(node, "a table, as { key = \"value\" }", scope);
+            return wrong_type(node, "a table", "{ key = \"value\" }", scope);
         };
         let read = |entry: &Entry| Some((entry.key.clone(), T::decode(&entry.node, scope)?));
         let map: Self = table.entries.iter().filter_map(read).collect();
@@ -80,8 +82,13 @@ impl<T: Decode> Decode for BTreeMap<String, T> {
     }
 }
 
-fn parsed<T: FromStr>(node: &Node, wanted: &str, shape: impl Fn(T::Err) -> String, scope: &Scope) -> Option<T> {
-    let Value::Text(text) = &node.value else { return wrong_type(node, wanted, scope) };
+fn parsed<T: FromStr>(
+    node: &Node,
+    (wanted, example): (&str, &str),
+    shape: impl Fn(T::Err) -> String,
+    scope: &Scope,
+) -> Option<T> {
+    let Value::Text(text) = &node.value else { return wrong_type(node, wanted, example, scope) };
     match text.parse() {
         Ok(value) => Some(value),
         Err(error) => {
@@ -93,29 +100,29 @@ fn parsed<T: FromStr>(node: &Node, wanted: &str, shape: impl Fn(T::Err) -> Strin
 }
 
 macro_rules! decode_text {
-    ($($type:ty: $wanted:literal),* $(,)?) => {
+    ($($type:ty: $wanted:literal, $example:literal;)*) => {
         $(impl Decode for $type {
             fn decode(node: &Node, scope: &Scope) -> Option<Self> {
-                parsed(node, $wanted, |error: Malformed| error.0, scope)
+                parsed(node, ($wanted, $example), |error: Malformed| error.0, scope)
             }
         })*
     };
 }
 
 decode_text! {
-    Name: "a name",
-    PoolName: "a pool's name",
-    DatasetName: "a dataset's name",
-    LogicalVolumeName: "a logical volume's name",
-    AbsolutePath: "an absolute path",
-    Size: "a size",
+    Name: "a name", "\"web\"";
+    PoolName: "a pool's name", "\"tank\"";
+    DatasetName: "a dataset's name", "\"tank/media\"";
+    LogicalVolumeName: "a logical volume's name", "\"pve/fast\"";
+    AbsolutePath: "an absolute path", "\"/mnt/media\"";
+    Size: "a size", "\"15G\"";
 }
 
 impl Decode for Ipv4Addr {
     fn decode(node: &Node, scope: &Scope) -> Option<Self> {
         let shape =
             |_| "an address has four numbers from 0 to 255, as 192.168.1.101; the prefix is in [network]".to_owned();
-        parsed(node, "an IPv4 address", shape, scope)
+        parsed(node, ("an IPv4 address", "\"192.168.1.101\""), shape, scope)
     }
 }
 
@@ -135,7 +142,9 @@ impl<'a> Reader<'a> {
 
     /// Looks a key up and takes note that it is known.
     pub(crate) fn entry(&mut self, key: &'static str) -> Option<&'a Entry> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.table.entry(key)
     }
 
@@ -156,17 +165,23 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn missing(&self, key: &str, example: &str) {
         let finding = Finding::at(&self.table.place, format!("{} has no `{key}`", self.what));
-        self.scope.report(finding.label("is missing it").help(format!("add {example}")));
+        // The inventory as a whole has no header to point at.
+        let finding =
+            if self.table.place.start < self.table.place.end { finding.label("is missing it") } else { finding };
+        self.scope.report(finding.help(format!("add {example}")));
     }
 
     /// Reads a whole number within bounds.
     pub(crate) fn number<T: TryFrom<i64>>(&mut self, key: &'static str, bounds: &RangeInclusive<i64>) -> Option<T> {
         let node = &self.entry(key)?.node;
-        let Value::Integer(number) = node.value else { return wrong_type(node, "a whole number", self.scope) };
+        let Value::Integer(number) = node.value else {
+            return wrong_type(node, "a whole number", "digits without quotes, as 12", self.scope);
+        };
         let value = bounds.contains(&number).then(|| T::try_from(number).ok()).flatten();
         if value.is_none() {
             let message = format!("`{key}` must be from {} to {}, and is {number}", bounds.start(), bounds.end());
-            self.scope.report(Finding::at(&node.place, message).label("out of bounds"));
+            let help = format!("choose a number from {} to {}", bounds.start(), bounds.end());
+            self.scope.report(Finding::at(&node.place, message).label("out of bounds").help(help));
         }
         value
     }
@@ -180,8 +195,7 @@ impl<'a> Reader<'a> {
 
     /// Reads a list of names of things that must be there.
     pub(crate) fn references(&mut self, key: &'static str, kind: Kind) -> Option<Vec<Name>> {
-        if self.table.entry(key).is_none() {
-            self.known.push(key);
+        if self.entry(key).is_none() {
             return Some(Vec::new());
         }
         let names: Vec<At<Name>> = self.optional(key)?;
@@ -212,7 +226,7 @@ impl<'a> Reader<'a> {
         let what = format!("`{key}` of {}", self.what);
         match &entry.node.value {
             Value::Table(table) => Some(Reader::new(table, what, self.scope)),
-            _ => wrong_type(&entry.node, "a table", self.scope),
+            _ => wrong_type(&entry.node, "a table", "{ key = value } or below a header in brackets", self.scope),
         }
     }
 
@@ -231,7 +245,8 @@ impl<'a> Reader<'a> {
         for entry in &table.table.entries {
             let name = parse_key::<K>(entry, noun, self.scope);
             let Value::Table(below) = &entry.node.value else {
-                let _: Option<()> = wrong_type(&entry.node, "a table", self.scope);
+                let example = format!("a table [{key}.{}]", entry.key);
+                let _: Option<()> = wrong_type(&entry.node, "a table", &example, self.scope);
                 continue;
             };
             let mut reader = Reader::new(below, format!("{noun} '{}'", entry.key), self.scope);

@@ -80,7 +80,7 @@ pub struct Problem {
 }
 
 /// All that is wrong with an inventory: for each, file, line, the text and the mend. `Display` writes it for people, in
-/// colours where standard error is a terminal; [`Errors::problems`] gives it to programs.
+/// colours on a terminal that wants them (`NO_COLOR`); [`Errors::problems`] gives it to programs.
 #[derive(Debug)]
 pub struct Errors {
     sources: Vec<Source>,
@@ -155,7 +155,9 @@ impl std::error::Error for Errors {}
 
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.render(std::io::stderr().is_terminal()))
+        // Both, so that what goes through a pipe to a program has none.
+        let terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
+        f.write_str(&self.render(terminal && std::env::var_os("NO_COLOR").is_none()))
     }
 }
 

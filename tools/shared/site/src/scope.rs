@@ -66,9 +66,13 @@ struct Reference {
     place: Place,
 }
 
+/// A value that may be given once only.
 struct Claim {
+    what: &'static str,
+    value: String,
     place: Place,
     holder: String,
+    help: &'static str,
 }
 
 /// What reading an inventory needs and gathers.
@@ -80,7 +84,7 @@ pub(crate) struct Scope {
     home: Option<PathBuf>,
     findings: RefCell<Vec<Finding>>,
     references: RefCell<Vec<Reference>>,
-    claims: RefCell<HashMap<(&'static str, String), Claim>>,
+    claims: RefCell<Vec<Claim>>,
 }
 
 impl Scope {
@@ -103,18 +107,15 @@ impl Scope {
         self.references.borrow_mut().push(Reference { kind, name: name.to_owned(), place: place.clone() });
     }
 
-    /// Takes a value that may be given once only.
-    pub(crate) fn claim(&self, what: &'static str, value: &str, place: &Place, holder: &str, help: &str) {
-        let mut claims = self.claims.borrow_mut();
-        let Some(first) = claims.get(&(what, value.to_owned())) else {
-            let claim = Claim { place: place.clone(), holder: holder.to_owned() };
-            claims.insert((what, value.to_owned()), claim);
-            return;
-        };
-        let finding = Finding::at(place, format!("{what} {value} is given twice: to {} and to {holder}", first.holder))
-            .label("taken already")
-            .also(&first.place, format!("{} has it", first.holder));
-        self.report(finding.help(help));
+    /// Takes a value that may be given once only; [`Scope::resolve`] checks it when everything is read.
+    pub(crate) fn claim(&self, what: &'static str, value: &str, place: &Place, holder: &str, help: &'static str) {
+        let (value, place, holder) = (value.to_owned(), place.clone(), holder.to_owned());
+        self.claims.borrow_mut().push(Claim { what, value, place, holder, help });
+    }
+
+    /// Tells whether a file is one of those that Hearth's own tools make.
+    pub(crate) fn is_made(&self, path: &Path) -> bool {
+        path.starts_with(self.project.join(".hearth"))
     }
 
     /// Makes a path of the inventory absolute: `~/` is the home folder, all else is relative to the inventory's folder.
@@ -131,8 +132,9 @@ impl Scope {
         Some(normal(&joined))
     }
 
-    /// Checks every reference against what is there.
+    /// Checks every reference against what is there, and that no value is given twice.
     pub(crate) fn resolve(&self, root: &Table) {
+        self.resolve_claims();
         let references = self.references.take();
         for reference in &references {
             let there = self.declared(reference.kind, root);
@@ -146,6 +148,22 @@ impl Scope {
                 Some(near) => finding.label("not there").help(format!("did you mean '{near}'?")),
                 None => finding.label("not there").help(reference.kind.mend(&reference.name)),
             });
+        }
+    }
+
+    fn resolve_claims(&self) {
+        let mut claims = self.claims.take();
+        claims.sort_by(|a, b| a.place.cmp(&b.place));
+        let mut taken: HashMap<(&str, &str), &Claim> = HashMap::new();
+        for claim in &claims {
+            let Some(first) = taken.get(&(claim.what, claim.value.as_str())) else {
+                taken.insert((claim.what, claim.value.as_str()), claim);
+                continue;
+            };
+            let (what, value) = (claim.what, &claim.value);
+            let message = format!("{what} {value} is given twice: to {} and to {}", first.holder, claim.holder);
+            let finding = Finding::at(&claim.place, message).label("taken already");
+            self.report(finding.also(&first.place, format!("{} has it", first.holder)).help(claim.help));
         }
     }
 

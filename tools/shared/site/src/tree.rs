@@ -7,6 +7,8 @@ use crate::report::{Finding, Place};
 /// A value and its place.
 #[derive(Debug)]
 pub(crate) struct Node {
+    /// The key that the value belongs to; an item of a list has the list's.
+    pub(crate) key: String,
     pub(crate) place: Place,
     pub(crate) value: Value,
 }
@@ -115,13 +117,13 @@ fn table(file: usize, text: &str, span: std::ops::Range<usize>, table: &DeTable<
     let entry = |(key, value): (&toml::Spanned<toml::de::DeString<'_>>, &toml::Spanned<DeValue<'_>>)| Entry {
         key: key.get_ref().to_string(),
         place: Place::new(file, key.span()),
-        node: node(file, text, value),
+        node: node(file, text, key.get_ref(), value),
     };
     let inline = text[span.clone()].starts_with('{');
     Table { place: Place::new(file, span), entries: table.iter().map(entry).collect(), inline }
 }
 
-fn node(file: usize, text: &str, value: &toml::Spanned<DeValue<'_>>) -> Node {
+fn node(file: usize, text: &str, key: &str, value: &toml::Spanned<DeValue<'_>>) -> Node {
     let own = match value.get_ref() {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
@@ -131,10 +133,10 @@ fn node(file: usize, text: &str, value: &toml::Spanned<DeValue<'_>>) -> Node {
         DeValue::Boolean(value) => Value::Boolean(*value),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
         DeValue::Datetime(_) => Value::Other("a date or time"),
-        DeValue::Array(items) => Value::Array(items.iter().map(|item| node(file, text, item)).collect()),
+        DeValue::Array(items) => Value::Array(items.iter().map(|item| node(file, text, key, item)).collect()),
         DeValue::Table(below) => Value::Table(table(file, text, value.span(), below)),
     };
-    Node { place: Place::new(file, value.span()), value: own }
+    Node { key: key.to_owned(), place: Place::new(file, value.span()), value: own }
 }
 
 /// Adds a file's table to the tree. Tables with a header grow together; any other key may be in one file only.

@@ -1,6 +1,7 @@
 //! `[templates.NAME]` and `[guests.NAME]`.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 
@@ -8,10 +9,11 @@ use crate::model::{Guest, Host, Ssh, Template};
 use crate::names::{Name, Size, Vmid};
 use crate::read::{accept, hosts};
 use crate::reader::{At, Reader};
-use crate::report::Finding;
+use crate::report::{Finding, Place};
 use crate::scope::Kind;
 
 const HOST: &str = "`host = \"pve1\"`";
+const PRIVATE: &str = "PRIVATE KEY";
 /// The smallest memory that the API takes (`memory`, minimum 16 MiB).
 const LEAST_MEMORY: u64 = 16 << 20;
 
@@ -112,61 +114,73 @@ fn ssh(reader: &mut Reader<'_>, user: Option<String>, host: Option<&Host>) -> Op
 
 /// Reads the public keys: those written in the inventory and those in files. Second come the files that are not made yet.
 fn keys(reader: &mut Reader<'_>) -> (Vec<String>, Vec<PathBuf>) {
-    let inline: Vec<At<String>> = reader.optional("authorized_keys").unwrap_or_default();
-    let files: Vec<At<String>> = reader.optional("authorized_keys_files").unwrap_or_default();
-    let given = ["authorized_keys", "authorized_keys_files"].iter().any(|key| reader.table.entry(key).is_some());
-    if !given {
-        let example = "`authorized_keys_files = [\"~/.ssh/id_ed25519.pub\"]`: without a key nobody can log in";
+    let inline: Option<Vec<At<String>>> = reader.optional("authorized_keys");
+    let files: Option<Vec<At<String>>> = reader.optional("authorized_keys_files");
+    let given = ["authorized_keys", "authorized_keys_files"].map(|key| reader.table.entry(key).is_some());
+    let example = "`authorized_keys_files = [\"~/.ssh/id_ed25519.pub\"]`: without a key nobody can log in";
+    if given == [false, false] {
         reader.missing("authorized_keys", example);
+    } else if given == [inline.is_some(), files.is_some()] && inline.iter().chain(&files).all(Vec::is_empty) {
+        let finding = Finding::at(&reader.table.place, format!("{} lets nobody in", reader.what));
+        reader.scope.report(finding.help(format!("add {example}")));
     }
-    let mut keys: Vec<String> = inline.into_iter().filter_map(|line| public_key(line, reader)).collect();
-    let mut pending = Vec::new();
-    for file in files {
+    let (mut keys, mut pending) = (Vec::new(), Vec::new());
+    for line in inline.into_iter().flatten() {
+        keys.extend(public_key(&line.value, &line.place, reader));
+    }
+    for file in files.into_iter().flatten() {
         let Some(path) = reader.scope.path(&file.value, &file.place) else { continue };
         match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-                let lines: Vec<At<String>> =
-                    lines.map(|line| At { value: line.to_owned(), place: file.place.clone() }).collect();
-                keys.extend(lines.into_iter().filter_map(|line| public_key(line, reader)));
-            }
-            // What Hearth's own tools make may come later: a clean clone can be built and rendered before its lab is up.
-            Err(error)
-                if error.kind() == std::io::ErrorKind::NotFound
-                    && path.starts_with(reader.scope.project.join(".hearth")) =>
-            {
-                pending.push(path);
-            }
+            Ok(text) => keys.extend(keys_of(&text, &path, &file.place, reader)),
+            // What Hearth's own tools make may come later: a clean clone is built and rendered before its lab is up.
+            Err(error) if error.kind() == ErrorKind::NotFound && reader.scope.is_made(&path) => pending.push(path),
             Err(error) => {
                 let finding = Finding::at(&file.place, format!("can't read {}: {error}", path.display()));
-                reader
-                    .scope
-                    .report(finding.help("a path is relative to the inventory's folder; `ssh-keygen` makes a key"));
+                let help = "a path is relative to the inventory's folder; `ssh-keygen` makes a key";
+                reader.scope.report(finding.help(help));
             }
         }
-    }
-    if given && keys.is_empty() && pending.is_empty() {
-        let finding = Finding::at(&reader.table.place, format!("nobody could log in to {}", reader.what));
-        reader.scope.report(finding.help("give at least one public key that can be used"));
     }
     (keys, pending)
 }
 
-/// Checks that a line is a public key as in `authorized_keys` (sshd(8)).
-fn public_key(line: At<String>, reader: &Reader<'_>) -> Option<String> {
-    if line.value.contains("PRIVATE KEY") {
-        let finding = Finding::at(&line.place, "this is a private key").label("must stay secret");
-        reader.scope.report(finding.help("give the public half, the file with .pub at its end"));
-        return None;
+/// Reads the keys of a file, one a line, with comments as in `authorized_keys`.
+fn keys_of(text: &str, path: &Path, place: &Place, reader: &Reader<'_>) -> Vec<String> {
+    if text.contains(PRIVATE) {
+        reader.scope.report(private_key(place));
+        return Vec::new();
     }
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines: Vec<&str> = lines.collect();
+    if lines.is_empty() {
+        let finding = Finding::at(place, format!("{} holds no key", path.display()));
+        reader.scope.report(finding.help("give a file with a public key, as ssh-keygen writes it"));
+    }
+    lines.into_iter().filter_map(|line| public_key(line, place, reader)).collect()
+}
+
+fn private_key(place: &Place) -> Finding {
+    let finding = Finding::at(place, "this is a private key").label("must stay secret");
+    finding.help("give the public half, the file with .pub at its end")
+}
+
+/// Checks that a line is a public key as in `authorized_keys` (sshd(8)). The text itself is never shown: it may be a
+/// piece of a private key.
+fn public_key(line: &str, place: &Place, reader: &Reader<'_>) -> Option<String> {
     let kinds = ["ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"];
-    let words: Vec<&str> = line.value.split_whitespace().collect();
-    let good = !line.value.contains(char::is_control)
-        && words
-            .windows(2)
-            .any(|pair| kinds.iter().any(|kind| pair[0].starts_with(kind)) && pair[1].starts_with("AAAA"));
-    let shape = "one line as in authorized_keys: a type, the key, a comment, as `ssh-ed25519 AAAA… me@here`";
-    accept(line, good, "a public key", shape, reader.scope)
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let is_key = |pair: &[&str]| kinds.iter().any(|kind| pair[0].starts_with(kind)) && pair[1].starts_with("AAAA");
+    if line.contains(PRIVATE) {
+        reader.scope.report(private_key(place));
+    } else if line.contains(char::is_control) || !words.windows(2).any(is_key) {
+        let finding = Finding::at(place, format!("this is no public key for {}", reader.what));
+        let help =
+            "a key is one line as in authorized_keys: a type, the key, a comment, as `ssh-ed25519 AAAA… me@here`";
+        reader.scope.report(finding.help(help));
+    } else {
+        return Some(line.to_owned());
+    }
+    None
 }
 
 fn user_data(reader: &mut Reader<'_>) -> Option<PathBuf> {

@@ -6,6 +6,7 @@ use crate::model::{Api, Host, Ssh};
 use crate::names::Name;
 use crate::read::accept;
 use crate::reader::{At, Reader};
+use crate::report::Finding;
 
 const ONE_ADDRESS: &str = "each host and guest needs an address of its own";
 const ONE_NAME: &str = "rename one: hosts and guests are told apart by name alone";
@@ -65,9 +66,12 @@ fn api(name: &Name, reader: &mut Reader<'_>, default: Option<String>) -> Option<
     let ca_file = table.path("ca_file").map(|path| path.value);
     let fingerprint = fingerprint(&mut table);
     if table.table.entry("ca_file").is_none() && table.table.entry("fingerprint").is_none() {
-        let example = "`ca_file`, the node's /etc/pve/pve-root-ca.pem, or `fingerprint`, the certificate's SHA-256 as the \
-            node's web page shows it: without one, anybody could answer in its place";
-        table.missing("ca_file", example);
+        let finding =
+            Finding::at(&table.table.place, format!("{} has neither `ca_file` nor `fingerprint`", table.what));
+        table.scope.report(finding.label("trusts anybody who answers").help(
+            "add `ca_file`, a copy of the node's /etc/pve/pve-root-ca.pem, or `fingerprint`, the SHA-256 of its \
+             certificate as the node's web page shows it",
+        ));
     }
     table.finish();
     let node = node.map_or_else(|| name.to_string(), String::from);

@@ -141,7 +141,11 @@ fn datasets(pool: &PoolName, reader: &mut Reader<'_>) -> Option<IndexMap<Dataset
         let full = crate::tree::Entry {
             key: format!("{pool}/{}", entry.key),
             place: entry.place.clone(),
-            node: crate::tree::Node { place: entry.node.place.clone(), value: Value::Boolean(true) },
+            node: crate::tree::Node {
+                key: entry.key.clone(),
+                place: entry.node.place.clone(),
+                value: Value::Boolean(true),
+            },
         };
         let name: Option<DatasetName> = parse_key(&full, "dataset", reader.scope);
         let parent = entry.key.rsplit_once('/').map(|(parent, _)| parent);
