@@ -81,6 +81,26 @@ impl Facts {
 }
 
 impl Context<'_> {
+    /// Opens the project's image recipes and lock file; images are built into, and found in, the run's store.
+    ///
+    /// # Errors
+    /// A recipe or lock file that can't be read.
+    pub fn images<'p>(&self, progress: &'p (dyn Fn(&str) + Sync)) -> image::Result<image::Builder<'p>> {
+        image::Builder::new(self.image_settings(progress))
+    }
+
+    /// Returns where the project's recipes, lock file and store are.
+    pub fn image_settings<'p>(&self, progress: &'p (dyn Fn(&str) + Sync)) -> image::Settings<'p> {
+        let project = &self.site.project;
+        image::Settings {
+            store: self.store.clone(),
+            images_dir: project.join("images"),
+            lock_path: project.join("pipeline.lock"),
+            scratch_dir: project.join(".hearth/scratch"),
+            progress,
+        }
+    }
+
     /// Tells whether `--only` lets an address through.
     pub fn selects(&self, address: &crate::Address) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| address.is_within(only))
