@@ -1,1 +1,105 @@
-//! Whole-site scenarios.
+//! Whole-site scenarios: helpers to run the built programs against the lab, as a user would.
+//!
+//! In: command lines. Out: what they printed and how they ended. Every failure panics with all of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use remote::{Command, Output};
+
+/// Returns the project's folder.
+pub fn project() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// Returns the folder of the built programs, which is two above the test's own.
+///
+/// # Panics
+/// Where the test's own program has no such folder.
+pub fn programs() -> PathBuf {
+    let me = std::env::current_exe().expect("a test knows its own program");
+    me.ancestors().nth(2).expect("a test lies in target/debug/deps").to_owned()
+}
+
+/// Begins a command line of one of the workspace's programs, run in the project's folder.
+pub fn program(name: &str) -> Command {
+    Command::new(programs().join(name)).folder(project()).deadline(Duration::from_secs(1500))
+}
+
+/// Runs a command and wants this exit code.
+///
+/// # Panics
+/// Where it ends with another.
+pub fn expect(code: i32, command: &Command) -> Output {
+    let output = command.output().expect("the program starts and ends in time");
+    assert_eq!(
+        output.status,
+        code,
+        "{}\n{}\n{}",
+        output.command,
+        output.text(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// Runs a shell command on a machine of the lab, as root, and wants exit code 0; returns what it printed.
+///
+/// # Panics
+/// Where it fails.
+pub fn on(machine: &str, script: &str) -> String {
+    expect(0, &ssh(machine, script)).text().trim().to_owned()
+}
+
+/// Begins a shell command on a machine of the lab, as root: the node lets root log in, a guest its user with sudo.
+pub fn ssh(machine: &str, script: &str) -> Command {
+    let quoted = format!("'{}'", script.replace('\'', "'\\''"));
+    let (user, sudo) = if machine == NODE { ("root", "") } else { ("hearth", "sudo -n ") };
+    program("pve-lab")
+        .args(["exec", "--", "ssh", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
+        .args(["-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-i"])
+        .arg(project().join(".hearth/lab/id_ed25519"))
+        .arg(format!("{user}@{machine}"))
+        .arg(format!("{sudo}sh -euc {quoted}"))
+}
+
+/// The node's address.
+pub const NODE: &str = "192.168.1.100";
+/// The address of `vm-intranet`.
+pub const INTRANET: &str = "192.168.1.101";
+/// The address of `vm-extranet`.
+pub const EXTRANET: &str = "192.168.1.111";
+
+/// Brings the lab up and converges the lab site, once a test run.
+///
+/// # Panics
+/// Where either fails.
+pub fn lab() {
+    static LAB: OnceLock<()> = OnceLock::new();
+    LAB.get_or_init(|| {
+        println!("{}", expect(0, &program("pve-lab").arg("up")).text());
+        println!("{}", expect(0, &hearth("run").arg("--yes")).text());
+    });
+}
+
+/// Begins `hearth VERB` on the lab site.
+pub fn hearth(verb: &str) -> Command {
+    tool("hearth", verb)
+}
+
+/// Begins `TOOL VERB` on the lab site.
+pub fn tool(name: &str, verb: &str) -> Command {
+    program(name).args([verb, "--site", "inventory/lab"])
+}
+
+/// Returns the last line of JSON events of this kind.
+///
+/// # Panics
+/// Where there is none.
+pub fn event(output: &Output, kind: &str) -> serde_json::Value {
+    let text = output.text();
+    let events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    events.filter(|event| event["event"] == kind).last().unwrap_or_else(|| panic!("no '{kind}' in:\n{text}"))
+}

@@ -5,6 +5,8 @@ use anyhow::{Context as _, Result, bail};
 use crate::packages;
 use crate::steps::{Steps, cargo, program, root};
 
+const SITE: &str = "inventory/lab";
+
 /// Brings the lab up and runs the pipeline; ends well only where verification passed.
 ///
 /// # Errors
@@ -18,7 +20,7 @@ pub fn up() -> Result<()> {
     steps.run("build the tools", &mut cargo(&["build", "--workspace", "--bins"]))?;
     images(&mut steps)?;
     steps.show("bring the lab up", &mut program("pve-lab", &["up"]))?;
-    steps.show("run the pipeline", &mut program("hearth", &["run", "--site", "inventory/lab", "--yes"]))?;
+    steps.show("run the pipeline", &mut program("hearth", &["run", "--site", SITE, "--yes"]))?;
     steps.summary();
     println!(
         "\nthe lab is up and verified. Look around: {} exec -- ssh …",
@@ -28,15 +30,16 @@ pub fn up() -> Result<()> {
     Ok(())
 }
 
-/// Builds every image: the lab's node and what the site deploys.
+/// Builds every image, the lab's node and what the site deploys, at the same time.
+///
+/// # Errors
+/// The first failure.
 pub fn images(steps: &mut Steps) -> Result<()> {
-    steps
-        .show("pin the images' packages", &mut program("hearth", &["lock", "--refresh", "--site", "inventory/lab"]))?;
-    steps.show(
-        "build the images",
-        &mut program("hearth", &["build", "--site", "inventory/lab", "--image", "lab-node"]),
-    )?;
-    steps.show("build the generation", &mut program("hearth", &["build", "--site", "inventory/lab"]))
+    steps.show("pin the images' packages", &mut program("hearth", &["lock", "--refresh", "--site", SITE]))?;
+    steps.together(vec![
+        ("the lab's node image", program("hearth", &["build", "--site", SITE, "--image", "lab-node"])),
+        ("the site's generation", program("hearth", &["build", "--site", SITE])),
+    ])
 }
 
 /// Stops the lab.

@@ -32,7 +32,7 @@ impl Steps {
     /// # Errors
     /// Where the command can't be started or ends with another code than 0.
     pub fn run(&mut self, name: &str, command: &mut Command) -> Result<()> {
-        self.time(name, |bar| quiet(command, bar))
+        self.time(name, |bar| follow(command, |line| bar.set_message(line.to_owned())))
     }
 
     /// Runs a command as a step and passes on all that it prints.
@@ -46,6 +46,29 @@ impl Steps {
         self.end(name, begin);
         if !status.success() {
             bail!("{name}: {:?} ended with {status}", command.get_program());
+        }
+        Ok(())
+    }
+
+    /// Runs commands at the same time, each as a step; what they print is passed on line by line, named.
+    ///
+    /// # Errors
+    /// The first of those that fail; the others are waited for.
+    pub fn together(&mut self, commands: Vec<(&'static str, Command)>) -> Result<()> {
+        let begin = Instant::now();
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let start = |(name, mut command): (&'static str, Command)| {
+                scope.spawn(move || {
+                    let line = |line: &str| println!("  [{name}] {}", line.trim());
+                    (name, follow(&mut command, line), begin.elapsed())
+                })
+            };
+            let threads: Vec<_> = commands.into_iter().map(start).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        });
+        for (name, outcome, time) in outcomes {
+            outcome.with_context(|| name.to_owned())?;
+            self.note(name, time);
         }
         Ok(())
     }
@@ -71,7 +94,10 @@ impl Steps {
     }
 
     fn end(&mut self, name: &str, begin: Instant) {
-        let time = begin.elapsed();
+        self.note(name, begin.elapsed());
+    }
+
+    fn note(&mut self, name: &str, time: Duration) {
         println!("✓ {name:<44} {:>8.1} s", time.as_secs_f64());
         self.done.push((name.to_owned(), time));
     }
@@ -86,7 +112,8 @@ impl Steps {
     }
 }
 
-fn quiet(command: &mut Command, bar: &ProgressBar) -> Result<()> {
+/// Runs a command and hands on each line that it prints; an error has the last ones.
+fn follow(command: &mut Command, mut show: impl FnMut(&str)) -> Result<()> {
     let program = format!("{:?}", command.get_program());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("can't start {program}"))?;
@@ -104,7 +131,7 @@ fn quiet(command: &mut Command, bar: &ProgressBar) -> Result<()> {
     drop(sender);
     let mut tail = VecDeque::new();
     for line in lines {
-        bar.set_message(line.clone());
+        show(&line);
         tail.push_back(line);
         if tail.len() > TAIL {
             tail.pop_front();

@@ -1,0 +1,181 @@
+//! The lab site from end to end: each test leaves the site as it found it, verified, so that their order is free. They
+//! share one lab and one site lock, so they run one after the other.
+
+use std::fs;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use hearth_tests::{EXTRANET, INTRANET, NODE, event, expect, hearth, lab, on, program, project, ssh, tool};
+
+/// One scenario at a time; one that failed must not hide the others.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let guard = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    lab();
+    guard
+}
+
+/// A plan with nothing to change, and a run that repairs what a test broke on purpose.
+fn repaired() {
+    expect(0, &hearth("run").arg("--yes"));
+    expect(0, &hearth("plan"));
+}
+
+#[test]
+fn a_second_run_changes_nothing_and_asks_each_host_twice() {
+    let _turn = turn();
+    let output = expect(0, &hearth("run").args(["--yes", "--json"]));
+    let cost = event(&output, "summary")["cost"].clone();
+    println!("no-op run: {cost}");
+    assert_eq!(cost["ssh_sessions"], 3, "one session a host");
+    assert!(cost["round_trips"].as_u64().unwrap() <= 6, "the first look and the checks, for three hosts: {cost}");
+    assert!(!output.text().contains("\"planned\""), "{}", output.text());
+}
+
+#[test]
+fn a_second_lab_up_finds_it_running() {
+    let _turn = turn();
+    let output = expect(0, &program("pve-lab").arg("up"));
+    assert!(output.text().contains("running"), "{}", output.text());
+}
+
+#[test]
+fn each_tool_alone_has_nothing_to_change() {
+    let _turn = turn();
+    for name in ["zfs-init", "vm-build", "nfs-export", "compose-deploy"] {
+        expect(0, &tool(name, "plan"));
+        expect(0, &tool(name, "apply").arg("--yes"));
+        expect(0, &tool(name, "check"));
+    }
+    expect(0, &tool("verify", "check"));
+}
+
+/// Runs a shell script as a user would, with the tools on the path and the site in the environment.
+fn script(text: &str) -> String {
+    let path = format!("{}:{}", hearth_tests::programs().display(), std::env::var("PATH").unwrap());
+    let command = remote::Command::new("sh").args(["-eu", "-c", text]).folder(project()).env("PATH", path);
+    expect(0, &command.env("HEARTH_SITE", "inventory/lab").deadline(Duration::from_secs(900))).text()
+}
+
+#[test]
+fn the_tools_chain_in_a_shell_script() {
+    let _turn = turn();
+    on(NODE, "zfs set atime=on tank-hdd/logs");
+    let printed = script(&fs::read_to_string(project().join("docs/tools/site.sh")).unwrap());
+    assert!(printed.contains("zfs/pve1/tank-hdd/logs"), "{printed}");
+    expect(0, &hearth("plan"));
+}
+
+#[test]
+fn each_tools_page_has_a_script_that_runs() {
+    let _turn = turn();
+    for name in ["zfs-init", "vm-build", "nfs-export", "compose-deploy", "verify", "hearth"] {
+        let page = fs::read_to_string(project().join(format!("docs/tools/{name}.md"))).unwrap();
+        let (_, from) = page.split_once("```sh\n").unwrap_or_else(|| panic!("{name}.md has no script"));
+        println!("{}", script(from.split_once("```").unwrap().0));
+    }
+}
+
+#[test]
+fn drift_is_named_and_repaired() {
+    let _turn = turn();
+    on(NODE, "zfs set compression=off tank-hdd/media; exportfs -u 192.168.1.101:/tank-hdd/photos");
+    on(EXTRANET, "systemctl stop mnt-logs.mount");
+    let plan = expect(2, &hearth("plan")).text();
+    println!("{plan}");
+    for wanted in ["zfs/pve1/tank-hdd/media", "compression: off → lz4", "photos", "logs"] {
+        assert!(plan.contains(wanted), "{wanted} is not in:\n{plan}");
+    }
+    repaired();
+    assert_eq!(on(NODE, "zfs get -Hpo value compression tank-hdd/media"), "lz4");
+    on(EXTRANET, "findmnt /mnt/logs");
+}
+
+#[test]
+fn a_stopped_container_fails_the_checks_and_comes_back() {
+    let _turn = turn();
+    on(INTRANET, "docker stop $(docker ps -q --filter label=com.docker.compose.project=media)");
+    let output = expect(1, &tool("verify", "check")).text();
+    assert!(output.contains("✗") && output.contains("media"), "{output}");
+    assert!(expect(2, &hearth("plan")).text().contains("stack/vm-intranet/media"));
+    repaired();
+}
+
+#[test]
+fn what_hearth_did_not_make_is_neither_reported_nor_touched() {
+    let _turn = turn();
+    on(
+        NODE,
+        "zfs create -p tank-hdd/mine; zfs set compression=gzip tank-hdd/mine; \
+         echo \"/tank-hdd/mine 192.168.1.50(ro,no_subtree_check)\" >/etc/exports.d/mine.exports; exportfs -ra",
+    );
+    on(INTRANET, "docker volume create mine; mkdir -p /srv/mine");
+    let plan = expect(0, &hearth("plan")).text();
+    assert!(!plan.contains("mine"), "{plan}");
+    expect(0, &hearth("run").arg("--yes"));
+    assert_eq!(on(NODE, "zfs get -Hpo value compression tank-hdd/mine"), "gzip");
+    assert!(on(NODE, "exportfs -s").contains("/tank-hdd/mine"));
+    on(INTRANET, "docker volume rm mine; rmdir /srv/mine");
+    on(NODE, "rm /etc/exports.d/mine.exports; exportfs -ra; zfs destroy tank-hdd/mine");
+}
+
+#[test]
+fn the_extranet_guest_may_not_mount_the_intranets_shares() {
+    let _turn = turn();
+    let denied = ssh(EXTRANET, "mkdir -p /tmp/x; mount -t nfs 192.168.1.100:/tank-hdd/media /tmp/x").output().unwrap();
+    assert_ne!(denied.status, 0);
+    let said = String::from_utf8_lossy(&denied.stderr).into_owned();
+    assert!(said.contains("access denied") || said.contains("No such file"), "{said}");
+}
+
+/// A site of its own beside the lab's, with one text replaced.
+fn altered(name: &str, file: &str, from: &str, to: &str) -> std::path::PathBuf {
+    let folder = project().join("inventory").join(name);
+    let lab = project().join("inventory/lab");
+    let copy = remote::Command::new("cp").arg("-rT").arg(&lab).arg(&folder).run();
+    copy.expect("the site can be copied");
+    let path = folder.join(file);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "'{from}' is not in {}", path.display());
+    remote::Command::new("tee").arg(&path).stdin(text.replace(from, to)).run().unwrap();
+    folder
+}
+
+#[test]
+fn a_disk_in_use_is_refused_with_what_is_on_it() {
+    let _turn = turn();
+    let folder = altered(
+        "lab-used-disk",
+        "storage.toml",
+        "[pools.tank-hdd]",
+        "[pools.tank-new]\nhost = \"pve1\"\ndisk_id = \"virtio-HEARTH-SSD\"\n\n[pools.tank-hdd]",
+    );
+    let refused = program("zfs-init").args(["apply", "--yes", "--site"]).arg(&folder).output();
+    fs::remove_dir_all(&folder).unwrap();
+    let refused = refused.unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    println!("{said}");
+    assert_eq!(refused.status, 77, "{said}");
+    assert!(said.contains("LVM2_member"), "{said}");
+    expect(0, &hearth("plan"));
+}
+
+#[test]
+fn the_generation_and_what_is_deployed_pass_their_checksums() {
+    let _turn = turn();
+    let mut generations: Vec<_> =
+        fs::read_dir(project().join(".hearth/generations")).unwrap().map(|e| e.unwrap().path()).collect();
+    generations.sort();
+    let newest = generations.iter().rev().find(|path| path.join("SHA256SUMS").exists()).unwrap();
+    let sums = remote::Command::new("sha256sum").args(["--quiet", "-c", "SHA256SUMS"]).folder(newest);
+    expect(0, &sums.deadline(Duration::from_secs(300)));
+}
+
+#[test]
+fn the_report_of_the_last_run_is_there_and_says_so() {
+    let _turn = turn();
+    let status = expect(0, &hearth("status")).text();
+    let report = status.lines().find_map(|line| line.strip_prefix("report: ")).unwrap();
+    let html = fs::read_to_string(report).unwrap();
+    assert!(html.contains("Site lab") && html.contains("debian-13-docker"), "{report}");
+}
