@@ -20,6 +20,11 @@ pub fn discover(folder: Option<&Path>) -> Result<PathBuf, Errors> {
     }
     let here = std::env::current_dir()
         .map_err(|error| Errors::one(Finding::nowhere(format!("can't tell the current folder: {error}"))))?;
+    named_above(&here)
+}
+
+/// Returns the site that the nearest manifest at or above a folder names.
+fn named_above(here: &Path) -> Result<PathBuf, Errors> {
     let Some(project) = here.ancestors().find(|above| above.join(MANIFEST).is_file()) else {
         let finding = Finding::nowhere(format!("there is no {MANIFEST} in {} or above it", here.display()));
         return Err(Errors::one(finding.help("go to the project's folder, or name the site with --site DIR")));
@@ -114,4 +119,44 @@ fn merged(sources: &[Source]) -> Result<(Table, Vec<Finding>), Vec<Finding>> {
         }
     }
     if broken.is_empty() { Ok((root, findings)) } else { Err(broken) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(manifest: &str) -> Result<PathBuf, Errors> {
+        let project = tempfile::tempdir().unwrap();
+        store::files::write_atomic(&project.path().join(MANIFEST), manifest, 0o644).unwrap();
+        let below = project.path().join("a/b");
+        std::fs::create_dir_all(&below).unwrap();
+        named_above(&below).map(|site| site.strip_prefix(project.path()).unwrap().to_owned())
+    }
+
+    #[test]
+    fn the_nearest_manifest_names_the_site() {
+        let site = named("site = \"inventory/lab\"\n[stages.storage]\ntool = \"zfs-init\"\n").unwrap();
+        assert_eq!(site, Path::new("inventory/lab"));
+    }
+
+    #[test]
+    fn a_manifest_without_a_site_is_told_with_its_place() {
+        for (manifest, line, message) in [
+            ("", 1, "pipeline.toml names no site"),
+            ("# the site\nsite = 7\n", 2, "`site` must be a text in quotes, and is a whole number"),
+            ("\n\nsite =\n", 3, "this is no TOML: string values must be quoted, expected literal string"),
+        ] {
+            let problem = named(manifest).unwrap_err().problems().remove(0);
+            assert_eq!((problem.line, problem.message.as_str()), (Some(line), message));
+            assert!(problem.help.is_some() && problem.file.is_some_and(|file| file.ends_with(MANIFEST)));
+        }
+    }
+
+    #[test]
+    fn without_a_manifest_there_is_no_site() {
+        let folder = tempfile::tempdir().unwrap();
+        let problem = named_above(folder.path()).unwrap_err().problems().remove(0);
+        assert!(problem.message.starts_with("there is no pipeline.toml in "), "{}", problem.message);
+        assert!(problem.help.is_some_and(|help| help.contains("--site")));
+    }
 }

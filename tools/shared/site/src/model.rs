@@ -197,6 +197,7 @@ pub struct Guest {
     #[serde(skip)]
     pub pending_keys: Vec<PathBuf>,
     /// More cloud-config (YAML), merged over Hearth's own at the top level.
+    #[serde(skip)]
     pub user_data: Option<PathBuf>,
     /// PCI mappings passed through, by their names in the cluster.
     pub pci: Vec<String>,

@@ -1,5 +1,7 @@
 //! Every wrong inventory in `bad` gives exactly the text beside it. `HEARTH_BLESS=1` writes those texts anew.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test itself may")]
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
