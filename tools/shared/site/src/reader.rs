@@ -250,11 +250,12 @@ impl<'a> Reader<'a> {
                 continue;
             };
             let mut reader = Reader::new(below, format!("{noun} '{}'", entry.key), self.scope);
-            if let Some(name) = name {
-                let value = read(&name, &mut reader);
-                reader.finish();
-                map.extend(value.map(|value| (name, value)));
+            match name {
+                Some(name) => map.extend(read(&name, &mut reader).map(|value| (name, value))),
+                // What else is wrong with the table is worth knowing at once; the value itself goes nowhere.
+                None => drop(mended(&entry.key).and_then(|name| read(&name, &mut reader))),
             }
+            reader.finish();
         }
         map
     }
@@ -287,4 +288,12 @@ pub(crate) fn parse_key<K: FromStr<Err = Malformed>>(entry: &Entry, noun: &str, 
             None
         }
     }
+}
+
+/// Makes a malformed name into one of the wanted shape, so that its table can be read all the same.
+fn mended<K: FromStr>(text: &str) -> Option<K> {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let plain: String = text.chars().map(plain).collect();
+    let plain = plain.trim_matches('-');
+    [plain.to_owned(), format!("x{plain}"), format!("x/{plain}")].iter().find_map(|name| name.parse().ok())
 }
