@@ -1,2 +1,7 @@
 //! The `compose-deploy` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    converge::cli::main(&compose_deploy::ComposeDeploy::new())
+}

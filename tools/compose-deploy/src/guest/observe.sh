@@ -1,0 +1,32 @@
+if [ -d /var/lib/hearth/store ]; then
+    find /var/lib/hearth/store -maxdepth 1 -type f -printf 'blob|%f|%s\n'
+fi
+units=hearth-stacks.service
+for file in /var/lib/hearth/bin/stack /var/lib/hearth/bin/keep-stacks /etc/systemd/system/hearth-stacks.service \
+    /etc/systemd/system/hearth-stack-*.service; do
+    [ -f "$file" ] || continue
+    printf 'file|%s|%s|%s\n' "$file" "$(sha256sum <"$file" | cut -c1-64)" "$(head -n 1 "$file")"
+    case $file in
+    */hearth-stack-*) units="$units ${file##*/}" ;;
+    esac
+done
+systemctl show --property=Id --property=ActiveState --property=UnitFileState $units | sed 's/^/unit|/'
+for folder in /var/lib/hearth/stacks/*/; do
+    [ -e "$folder/current/SHA256SUMS" ] || continue
+    cd "$folder/current"
+    intact=no
+    if sha256sum --check --status --strict SHA256SUMS; then intact=yes; fi
+    printf 'stack|%s|%s|%s\n' "$(basename "$folder")" "$(sha256sum <SHA256SUMS | cut -c1-64)" "$intact"
+done
+cd /
+if ! command -v docker >/dev/null; then
+    echo 'docker|none'
+elif ! systemctl --quiet is-active docker.service; then
+    echo 'docker|down'
+else
+    echo 'docker|up'
+    docker image ls --no-trunc --filter 'reference=hearth/*' --format 'image|{{.Repository}}:{{.Tag}}|{{.ID}}'
+    # One call, for an inspection after a listing fails where a container goes in between.
+    docker ps --all --no-trunc --filter label=com.docker.compose.project --format \
+        'container|{{.Label "com.docker.compose.project"}}|{{.Label "com.docker.compose.service"}}|{{.Label "dev.hearth.site/site"}}|{{.Label "dev.hearth.site/stack"}}|{{.Label "dev.hearth.site/bundle"}}|{{.Label "dev.hearth.site/one-shot"}}|{{.State}}|{{.Status}}|{{.Names}}'
+fi

@@ -1,0 +1,9 @@
+# Takes a stack away; its volumes stay. NAME stands in front.
+unit=hearth-stack-$NAME.service
+if [ -e "/etc/systemd/system/$unit" ]; then
+    systemctl --quiet disable --now "$unit"
+fi
+docker compose --project-name "$NAME" down --remove-orphans
+rm -rf "/var/lib/hearth/stacks/$NAME" "/etc/systemd/system/$unit"
+systemctl daemon-reload
+systemctl reset-failed "$unit" 2>/dev/null || true

@@ -1,0 +1,91 @@
+#!/bin/sh
+# Made by Hearth. Starts, stops and checks one stack; used by its unit and by deployments.
+#   stack up NAME SECONDS          start what is not as the bundle has it, then wait until all is healthy
+#   stack stop NAME                stop the containers
+#   stack check NAME FOLDER TAG…   see whether compose takes a bundle and its images are there
+#   stack status NAME              one line a container: service|one-shot|state|health or exit code
+#   stack logs NAME                the last lines that containers printed which are not well
+set -eu
+export LC_ALL=C.UTF-8
+verb=$1
+name=$2
+base=/var/lib/hearth/stacks/$name
+
+# The number of the group differs between machines, so it is read where the containers run.
+HEARTH_RENDER_GID=$(getent group render | cut -d: -f3 || true)
+export HEARTH_RENDER_GID
+
+# The folder without the link in its path: what a running container mounts stays its own bundle's.
+compose_in() {
+    folder=$(readlink -e "$1")
+    shift
+    cd "$folder"
+    docker compose --project-name "$name" --project-directory "$folder" \
+        --file compose.yaml --file compose.hearth.yaml "$@"
+}
+
+status() {
+    docker ps --all --no-trunc --filter "label=dev.hearth.site/stack=$name" --format \
+        '{{.Label "com.docker.compose.service"}}|{{.Label "dev.hearth.site/one-shot"}}|{{.State}}|{{.Status}}'
+}
+
+# Prints the containers of a status that are not well, as `wait` or as `bad` where waiting won't help.
+unwell() {
+    while IFS='|' read -r service one_shot state text; do
+        case "$one_shot|$state|$text" in
+        '|running|'*'(health: starting)'* | '|running|'*'(unhealthy)'*) echo "wait $service: $text" ;;
+        '|running|'*) ;;
+        'yes|exited|Exited (0)'*) ;;
+        *'|exited|'* | *'|dead|'*) echo "bad $service: $text" ;;
+        *) echo "wait $service: $state" ;;
+        esac
+    done
+}
+
+up() {
+    if [ -e "$base/recreate" ]; then
+        compose_in "$base/current" up --detach --no-build --remove-orphans --force-recreate
+        rm -f "$base/recreate"
+    else
+        compose_in "$base/current" up --detach --no-build --remove-orphans
+    fi
+    end=$(($(date +%s) + $1))
+    while true; do
+        now=$(status)
+        left=$(printf '%s\n' "$now" | unwell)
+        case $left in
+        '') return 0 ;;
+        bad* | *'
+bad'*) break ;;
+        esac
+        [ "$(date +%s)" -lt "$end" ] || break
+        sleep 2
+    done
+    echo "stack $name is not healthy:" >&2
+    printf '%s\n' "$left" >&2
+    return 1
+}
+
+case $verb in
+up) up "$3" ;;
+stop) docker compose --project-name "$name" stop ;;
+check)
+    folder=$3
+    shift 3
+    (compose_in "$folder" config --quiet)
+    docker image inspect --format '{{.Id}}' "$@" >/dev/null
+    ;;
+status) status ;;
+logs)
+    docker ps --all --filter "label=dev.hearth.site/stack=$name" --format \
+        '{{.Names}}|{{.Label "dev.hearth.site/one-shot"}}|{{.State}}|{{.Status}}' | unwell |
+        while read -r _ container text; do
+            echo "$container $text"
+            docker logs --tail 15 "${container%:}" 2>&1 | sed 's/^/    /'
+        done
+    ;;
+*)
+    echo "stack: '$verb' is not known" >&2
+    exit 64
+    ;;
+esac
