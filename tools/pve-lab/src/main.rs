@@ -1,2 +1,7 @@
 //! The `pve-lab` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(pve_lab::cli::run(std::env::args_os()))
+}
