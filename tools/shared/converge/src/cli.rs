@@ -126,7 +126,8 @@ impl Session {
     /// All that is wrong with the inventory, or a store that can't be opened.
     pub fn open(folder: Option<&Path>) -> Result<Self> {
         let site = site::load(&site::discover(folder)?)?;
-        let store = store::Store::open(&site.project.join(".hearth/store"))?.with_cache(&cache_folder()?)?;
+        let store =
+            store::Store::open(&site.project.join(".hearth/store"))?.with_cache(&cache_folder()?.join("store"))?;
         let fleet = Fleet::new(&site);
         Ok(Self { site, store, fleet })
     }

@@ -107,7 +107,7 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
 /// Writes an error once, for people: what failed, its causes, then the hint.
 pub fn describe(error: &anyhow::Error) -> String {
     if let Some(errors) = error.downcast_ref::<site::Errors>() {
-        return errors.to_string();
+        return errors.render(false).trim_end().to_owned();
     }
     let mut lines = format!("error: {error}");
     for cause in error.chain().skip(1) {
