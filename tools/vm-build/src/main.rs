@@ -1,2 +1,7 @@
 //! The `vm-build` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    converge::cli::main(&vm_build::VmBuild::default())
+}

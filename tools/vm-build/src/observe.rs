@@ -1,0 +1,217 @@
+//! What is there: one list of the cluster, one configuration for each VM of ours, one list of seeds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use pve::{Client, Config, Resource};
+use site::{Name, Size, Vmid};
+
+use crate::api::explain;
+use crate::mark::Mark;
+use crate::wanted::{GuestState, TemplateState, Wanted};
+
+/// How long a creation that is still running is waited for.
+const SETTLE: Duration = Duration::from_secs(600);
+
+/// A VMID that is taken.
+#[derive(Clone, Debug, Default)]
+pub struct Vm {
+    /// The cluster's line about it.
+    pub resource: Resource,
+    /// Its configuration, where it is a VM on the wanted node.
+    pub config: Option<Config>,
+}
+
+/// What one host has of what is wanted there.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The VMs by their number.
+    pub vms: BTreeMap<u32, Vm>,
+    /// The names of the storage's ISO files.
+    pub isos: BTreeSet<String>,
+    /// Numbers of templates whose disk others are linked clones of, where that was asked.
+    pub cloned: BTreeSet<u32>,
+}
+
+/// Asks a host's API.
+///
+/// # Errors
+/// Whatever the API answers.
+pub fn observe(client: &Client, wanted: &Wanted, site: &Name) -> Result<Observed> {
+    let node = client.node(&wanted.node);
+    let (resources, isos) = thread::scope(|scope| {
+        let isos = scope.spawn(|| node.content(&wanted.storage, "iso"));
+        (client.resources("vm"), isos.join())
+    });
+    let resources = resources.map_err(|error| explain(&wanted.host, error))?;
+    let isos = isos.map_err(|_| anyhow::anyhow!("listing {} panicked", wanted.storage))?;
+    let isos = isos.map_err(|error| explain(&wanted.host, error))?;
+    let numbers: BTreeSet<u64> = wanted.numbers().map(|vmid| u64::from(u32::from(vmid))).collect();
+    let mine: Vec<&Resource> =
+        resources.iter().filter(|one| one.vmid.is_some_and(|vmid| numbers.contains(&vmid))).collect();
+    let mut observed = Observed {
+        vms: configs(client, wanted, &mine)?,
+        isos: isos.iter().map(|volume| file_name(&volume.volid).to_owned()).collect(),
+        cloned: BTreeSet::new(),
+    };
+    if wanted.templates.iter().any(|template| outdated(&observed, template.vmid, &template.state, site)) {
+        observed.cloned = cloned(client, wanted, &resources)?;
+    }
+    Ok(observed)
+}
+
+fn configs(client: &Client, wanted: &Wanted, mine: &[&Resource]) -> Result<BTreeMap<u32, Vm>> {
+    let read = |resource: &Resource| -> Result<(u32, Vm)> {
+        let vmid = Vmid::try_from(u32::try_from(resource.vmid.unwrap_or_default())?)?;
+        let here = resource.kind == "qemu" && resource.node == wanted.node;
+        let config = if here { Some(settled(client, wanted, vmid)?) } else { None };
+        Ok((vmid.into(), Vm { resource: resource.clone(), config }))
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = mine.iter().map(|resource| scope.spawn(|| read(resource))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("reading a VM panicked")))
+            .collect()
+    })
+}
+
+/// Reads a VM's configuration once no creation of it is running any more. While one is, it has no description yet by which
+/// it could be known: a run that was killed may have left one.
+///
+/// # Errors
+/// Whatever the API answers.
+pub fn settled(client: &Client, wanted: &Wanted, vmid: Vmid) -> Result<Config> {
+    let begin = Instant::now();
+    loop {
+        let config = client.node(&wanted.node).vm(vmid).config().map_err(|error| explain(&wanted.host, error))?;
+        if !matches!(config.get("lock"), Some("create" | "clone")) {
+            return Ok(config);
+        }
+        anyhow::ensure!(
+            begin.elapsed() < SETTLE,
+            "VM {vmid} on {} is still being made after {} s: look at its task, or remove its lock with `qm unlock {vmid}`",
+            wanted.host,
+            SETTLE.as_secs()
+        );
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn outdated(observed: &Observed, vmid: Vmid, wanted: &TemplateState, site: &Name) -> bool {
+    template_state(observed, vmid, site).is_some_and(|state| state.image != wanted.image)
+}
+
+/// Returns the numbers of VMs whose disk another one is a linked clone of. Asked only when a template is to be replaced.
+fn cloned(client: &Client, wanted: &Wanted, resources: &[Resource]) -> Result<BTreeSet<u32>> {
+    let mut bases = BTreeSet::new();
+    for resource in resources.iter().filter(|one| one.kind == "qemu" && one.node == wanted.node && !one.template) {
+        let vmid = Vmid::try_from(u32::try_from(resource.vmid.unwrap_or_default())?)?;
+        let config = client.node(&wanted.node).vm(vmid).config().map_err(|error| explain(&wanted.host, error))?;
+        bases.extend(config.values.values().filter_map(|value| base_of(value)));
+    }
+    Ok(bases)
+}
+
+/// Returns whose base disk a drive stands on, as `local:9001/base-9001-disk-0.qcow2/101/vm-101-disk-0.qcow2` does.
+fn base_of(drive: &str) -> Option<u32> {
+    let (_, rest) = drive.split_once("base-")?;
+    let (number, rest) = rest.split_once('-')?;
+    rest.starts_with("disk-").then(|| number.parse().ok())?
+}
+
+/// Returns a volume's file name: `local:iso/a.iso` is `a.iso`.
+pub fn file_name(volid: &str) -> &str {
+    volid.rsplit(['/', ':']).next().unwrap_or(volid)
+}
+
+/// Returns a number's mark, where this site made what has it.
+pub fn mark(observed: &Observed, vmid: Vmid, site: &Name) -> Option<Mark> {
+    let config = observed.vms.get(&vmid.into())?.config.as_ref()?;
+    Mark::read(config.get("description").unwrap_or_default(), site)
+}
+
+/// Returns a template as it is; none where it is not there or not this site's.
+pub fn template_state(observed: &Observed, vmid: Vmid, site: &Name) -> Option<TemplateState> {
+    let Some(Mark::Template { image }) = mark(observed, vmid, site) else { return None };
+    let config = observed.vms.get(&vmid.into())?.config.as_ref()?;
+    Some(TemplateState {
+        name: config.get("name").unwrap_or_default().to_owned(),
+        image,
+        tags: tags(config),
+        template: config.number("template") == Some(1),
+    })
+}
+
+/// Returns a guest as it is; none where it is not there or not this site's.
+pub fn guest_state(observed: &Observed, vmid: Vmid, site: &Name) -> Option<GuestState> {
+    let Some(Mark::Guest { template, user_data, ready }) = mark(observed, vmid, site) else { return None };
+    let vm = observed.vms.get(&vmid.into())?;
+    let config = vm.config.as_ref()?;
+    let seed = option(config.get("ide2").unwrap_or_default(), "file").map(file_name).unwrap_or_default();
+    Some(GuestState {
+        name: config.get("name").unwrap_or_default().to_owned(),
+        template,
+        // What a configuration does not name has the value of the API's description.
+        cores: config.number("cores").unwrap_or(1),
+        memory: Size::from_bytes(memory(config) << 20),
+        disk: disk_size(config.get("scsi0").unwrap_or_default()),
+        onboot: config.number("onboot") == Some(1),
+        bridge: option(config.get("net0").unwrap_or_default(), "bridge").unwrap_or_default().to_owned(),
+        pci: pci(config).into_iter().map(|(_, mapping)| mapping).collect(),
+        tags: tags(config),
+        seed: if observed.isos.contains(seed) { seed.to_owned() } else { String::new() },
+        power: vm.resource.status.clone(),
+        ready: !ready.is_empty() && ready == user_data,
+        user_data,
+    })
+}
+
+fn tags(config: &Config) -> String {
+    config.get("tags").unwrap_or_default().trim().to_owned()
+}
+
+/// Returns the memory in MiB: a plain number, or `current=` in a property string.
+fn memory(config: &Config) -> u64 {
+    let text = config.get("memory").unwrap_or("512");
+    option(text, "current").unwrap_or(text).parse().unwrap_or_default()
+}
+
+/// Returns a drive's size; nothing where it has none.
+fn disk_size(drive: &str) -> Size {
+    let text = option(drive, "size").unwrap_or_default();
+    let bytes = || text.parse().unwrap_or_default();
+    text.parse().unwrap_or_else(|_| Size::from_bytes(bytes()))
+}
+
+/// Returns the PCI devices that are passed through, by their keys: mappings by name, others as they stand.
+pub fn pci(config: &Config) -> Vec<(String, String)> {
+    let is_device = |key: &str| key.strip_prefix("hostpci").is_some_and(|n| n.parse::<u8>().is_ok());
+    let devices = config.values.iter().filter(|(key, _)| is_device(key));
+    devices.map(|(key, value)| (key.clone(), option(value, "mapping").unwrap_or(value).to_owned())).collect()
+}
+
+/// Returns one option of a property string; `file` is also what stands first without a name.
+pub fn option<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let named = text.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+    let first = || text.split(',').next().filter(|first| name == "file" && !first.is_empty() && !first.contains('='));
+    named.or_else(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drives_and_sizes_are_read() {
+        assert_eq!(base_of("local:9001/base-9001-disk-0.qcow2/101/vm-101-disk-0.qcow2,size=12G"), Some(9001));
+        assert_eq!(base_of("local-zfs:base-9001-disk-0/vm-101-disk-0,size=12G"), Some(9001));
+        assert_eq!(base_of("local:101/vm-101-disk-0.qcow2,size=12G"), None);
+        assert_eq!(disk_size("local:101/vm-101-disk-0.qcow2,size=3584M").to_string(), "3584M");
+        assert_eq!(disk_size("local:101/vm-101-disk-0.qcow2,size=1234567").bytes(), 1_234_567);
+        assert_eq!(option("local:iso/a.iso,media=cdrom,size=374K", "file").map(file_name), Some("a.iso"));
+        assert_eq!(option("virtio=BC:24:11:00:00:01,bridge=vmbr0", "bridge"), Some("vmbr0"));
+    }
+}

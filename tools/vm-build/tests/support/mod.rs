@@ -1,0 +1,202 @@
+//! A small site on an API-only server, with images and guests that are not real.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use converge::{Context, Quiet};
+use image::DiskImage;
+use pve::{Client, Pin, Token};
+use pve_lab::testing::ApiOnly;
+use remote::Fleet;
+use site::{Api, Guest, Host, Name, Network, Site, Ssh, Template, Vmid};
+use store::{Digest, Store};
+use vm_build::VmBuild;
+use vm_build::guests::Guests;
+use vm_build::images::Images;
+
+pub fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub fn vmid(number: u32) -> Vmid {
+    Vmid::try_from(number).unwrap()
+}
+
+/// The images of a test, as they are at the moment.
+pub type Disks = Arc<Mutex<BTreeMap<Name, DiskImage>>>;
+
+struct FakeImages(Disks);
+
+impl Images for FakeImages {
+    fn disks(&self, _: &Context<'_>, _: bool) -> Result<BTreeMap<Name, DiskImage>> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+}
+
+/// What was asked of guests, and for which waiting fails.
+#[derive(Clone, Default)]
+pub struct Log {
+    pub lines: Arc<Mutex<Vec<String>>>,
+    pub sick: Arc<Mutex<Option<Name>>>,
+}
+
+impl Guests for Log {
+    fn forget(&self, _: &Context<'_>, name: &Name) -> Result<()> {
+        self.lines.lock().unwrap().push(format!("forget {name}"));
+        Ok(())
+    }
+
+    fn wait(&self, _: &Context<'_>, name: &Name, _: &Digest) -> Result<()> {
+        self.lines.lock().unwrap().push(format!("wait {name}"));
+        anyhow::ensure!(self.sick.lock().unwrap().as_ref() != Some(name), "{name}: cloud-init said: no");
+        Ok(())
+    }
+}
+
+/// Everything that a run of the tool needs.
+pub struct Lab {
+    pub server: ApiOnly,
+    pub site: Site,
+    pub store: Store,
+    pub disks: Disks,
+    pub log: Log,
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    pub fn start() -> Self {
+        let server = ApiOnly::start().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| {
+            store::files::write_atomic(&folder.path().join(file), text, 0o600).unwrap();
+        };
+        write("token", &server.token);
+        write("ca.pem", &server.ca_pem);
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let site = site(&server.url, folder.path());
+        let lab = Self { server, site, store, disks: Disks::default(), log: Log::default(), folder };
+        lab.image("debian-13", b"one");
+        lab
+    }
+
+    /// Puts an image of 2 GiB into the store under a name.
+    pub fn image(&self, image: &str, content: &[u8]) {
+        let mut bytes = b"QFI\xfb\0\0\0\x03".to_vec();
+        bytes.resize(24, 0);
+        bytes.extend((2_u64 << 30).to_be_bytes());
+        bytes.resize(512, 0);
+        bytes.extend(content);
+        let file = self.store.put_bytes(&bytes).unwrap();
+        let disk = DiskImage { name: image.into(), file, format: "qcow2".into(), virtual_size: 2 << 30 };
+        self.disks.lock().unwrap().insert(name(image), disk);
+    }
+
+    pub fn tool(&self) -> VmBuild {
+        VmBuild::with(Box::new(FakeImages(self.disks.clone())), Box::new(self.log.clone()))
+    }
+
+    pub fn with<T>(&self, work: impl FnOnce(&Context<'_>) -> T) -> T {
+        let fleet = Fleet::new(&self.site);
+        let (site, store) = (&self.site, &self.store);
+        let cx = Context { site, store, fleet: &fleet, events: &Quiet, only: &[], absent: Default::default() };
+        work(&cx)
+    }
+
+    /// Plans with a tool of its own, as another process would; returns the changes as people see them.
+    pub fn plan(&self) -> Result<String> {
+        self.with(|cx| {
+            let plan = converge::observe_plan(cx, &self.tool())?;
+            Ok(plan.steps.iter().map(|step| format!("{}\n", step.change)).collect())
+        })
+    }
+
+    /// Plans and applies; returns how many changes were made.
+    pub fn apply(&self, allow: &[&str]) -> Result<usize> {
+        let allow: Vec<String> = allow.iter().map(|&address| address.to_owned()).collect();
+        self.with(|cx| {
+            let tool = self.tool();
+            let plan = converge::observe_plan(cx, &tool)?;
+            Ok(converge::apply(cx, &tool, "guests", &plan, &allow)?.changes)
+        })
+    }
+
+    /// Returns a client of the test's own.
+    pub fn client(&self) -> Client {
+        let pin = Pin::Authority(self.folder.path().join("ca.pem"));
+        Client::new(&self.server.url, Token::parse(&self.server.token).unwrap(), &pin).unwrap()
+    }
+
+    pub fn config(&self, number: u32) -> BTreeMap<String, String> {
+        self.client().node("pve1").vm(vmid(number)).config().unwrap().values
+    }
+
+    /// Takes what was asked of guests since the last time, in order.
+    pub fn asked(&self) -> Vec<String> {
+        let mut lines = std::mem::take(&mut *self.log.lines.lock().unwrap());
+        lines.sort();
+        lines
+    }
+
+    pub fn isos(&self) -> Vec<String> {
+        let volumes = self.client().node("pve1").content("local", "iso").unwrap();
+        let mut names: Vec<String> = volumes.into_iter().map(|volume| volume.volid).collect();
+        names.sort();
+        names
+    }
+}
+
+/// Returns the site `lab`: host `pve1`, a template, two guests.
+pub fn site(url: &str, folder: &std::path::Path) -> Site {
+    let ssh = Ssh {
+        user: "hearth".into(),
+        port: 22,
+        key_file: folder.join("key"),
+        known_hosts_file: folder.join("known_hosts"),
+    };
+    let api = Api {
+        url: url.to_owned(),
+        node: "pve1".into(),
+        token_file: folder.join("token"),
+        ca_file: Some(folder.join("ca.pem")),
+        fingerprint: None,
+    };
+    let host = Host { address: [192, 168, 1, 100].into(), api, ssh: ssh.clone(), storage: "local".into() };
+    let template = Template { host: name("pve1"), vmid: vmid(9001), image: name("debian-13") };
+    let guest = |number: u32| Guest {
+        host: name("pve1"),
+        vmid: vmid(number),
+        template: name("debian-13"),
+        address: [192, 168, 1, u8::try_from(number).unwrap()].into(),
+        cores: 2,
+        memory: "1G".parse().unwrap(),
+        disk: "6G".parse().unwrap(),
+        onboot: true,
+        ssh: ssh.clone(),
+        authorized_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7k7Fz0 lab: the key # of the lab".into()],
+        pending_keys: Vec::new(),
+        user_data: None,
+        pci: Vec::new(),
+    };
+    Site {
+        name: name("lab"),
+        folder: folder.to_owned(),
+        project: folder.to_owned(),
+        network_namespace: None,
+        network: Network {
+            bridge: "vmbr0".into(),
+            prefix: 24,
+            gateway: Some([192, 168, 1, 1].into()),
+            nameservers: vec![[192, 168, 1, 1].into()],
+            domain: Some("home.example".into()),
+        },
+        hosts: [(name("pve1"), host)].into_iter().collect(),
+        logical_volumes: Default::default(),
+        pools: Default::default(),
+        shares: Default::default(),
+        templates: [(name("debian-13"), template)].into_iter().collect(),
+        guests: [(name("vm-intranet"), guest(101)), (name("vm-extranet"), guest(111))].into_iter().collect(),
+        stacks: Default::default(),
+        checks: Default::default(),
+    }
+}
