@@ -1,2 +1,7 @@
 //! The `zfs-init` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    converge::cli::main(&zfs_init::ZfsInit)
+}

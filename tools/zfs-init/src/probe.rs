@@ -1,0 +1,76 @@
+//! The questions to a host, all read-only.
+
+use std::collections::BTreeSet;
+
+use remote::{Probe, quote};
+use site::{Name, PoolDevice};
+
+use crate::desired::{Wanted, WantedPool};
+use crate::property::TAG;
+
+/// Returns the questions to one host.
+pub(crate) fn probes(host: &Name, wanted: &Wanted<'_>) -> Vec<Probe> {
+    let probe = |id: &str, script: String| Probe { host: host.clone(), id: id.to_owned(), script };
+    let mut probes = Vec::new();
+    if !wanted.volumes.is_empty() {
+        let lvm = |command: &str| format!("{command} --reportformat json --units b --nosuffix -o");
+        probes.push(probe("lvs", format!("{} vg_name,lv_name,lv_size,lv_tags,lv_layout", lvm("lvs"))));
+        probes.push(probe("vgs", format!("{} vg_name,vg_free,vg_extent_size", lvm("vgs"))));
+    }
+    if wanted.pools.is_empty() {
+        return probes;
+    }
+    let names: Vec<String> = wanted.pools.keys().map(|name| quote(name.as_str())).collect();
+    let names = names.join(" ");
+    let there = "zpool list -H -o name \"$p\" >/dev/null 2>&1";
+    let properties: BTreeSet<&str> = wanted.pools.values().flat_map(WantedPool::property_names).collect();
+    let mut columns = vec!["type", "mounted", "canmount", "mountpoint", TAG];
+    columns.extend(properties.into_iter().filter(|name| !["canmount", "mountpoint"].contains(name)));
+    let get =
+        format!("zfs get -rHp -t filesystem,volume -o name,property,value,source {} \"$p\"", quote(&columns.join(",")));
+    probes.push(probe("pools", "zpool list -Hp -o name,ashift,expandsize".into()));
+    probes.push(probe(
+        "vdevs",
+        format!("for p in {names}; do if {there}; then zpool list -vHPL -o name \"$p\"; fi; done"),
+    ));
+    probes.push(probe("datasets", format!("for p in {names}; do if {there}; then {get}; fi; done")));
+    probes.push(probe("disks", "lsblk -J -b -o KNAME,PATH,TYPE,SIZE,SERIAL,FSTYPE,MOUNTPOINTS".into()));
+    let groups: BTreeSet<&str> = wanted.volumes.keys().map(|volume| volume.group()).collect();
+    let folders: String = groups.iter().map(|group| " ".to_owned() + &quote(&format!("/dev/{group}"))).collect();
+    probes.push(probe(
+        "links",
+        format!(
+            "for d in /dev/disk/by-id{folders}; do [ ! -d \"$d\" ] || find \"$d\" -type l -printf '%p\\t%l\\n'; done"
+        ),
+    ));
+    probes.push(probe("found", found(wanted)));
+    // Looking for pools to import reads every disk, so it is done only where a pool is missing.
+    probes.push(probe(
+        "imports",
+        format!("for p in {names}; do if ! {there}; then zpool import 2>/dev/null || true; break; fi; done"),
+    ));
+    probes
+}
+
+/// Writes the script that looks for anything on the disks of pools that are not there. It prints `== DEVICE`, then one
+/// line for each kind of signature; libblkid needs some uberblocks to see ZFS, so its labels are asked for too.
+fn found(wanted: &Wanted<'_>) -> String {
+    let mut script = String::from(
+        "look() { for d in \"$@\"; do if [ -e \"$d\" ]; then printf '== %s\\n' \"$d\"; \
+         wipefs -n --noheadings -O TYPE \"$d\" | sort -u; \
+         if zdb -l \"$d\" >/dev/null 2>&1; then echo zfs_label; fi; fi; done; }\n",
+    );
+    for (name, pool) in &wanted.pools {
+        let devices = match pool.device {
+            PoolDevice::LogicalVolume(volume) => quote(&format!("/dev/{volume}")),
+            PoolDevice::DiskId(id) => quote(&format!("/dev/disk/by-id/{id}")),
+            PoolDevice::DiskSerial(serial) => format!(
+                "$(lsblk -dnro PATH,SERIAL | while read -r d s; do [ \"$s\" != {} ] || echo \"$d\"; done)",
+                quote(serial)
+            ),
+        };
+        let name = quote(name.as_str());
+        script += &format!("if ! zpool list -H -o name {name} >/dev/null 2>&1; then look {devices}; fi\n");
+    }
+    script
+}
