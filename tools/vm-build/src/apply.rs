@@ -116,7 +116,7 @@ pub(crate) fn template(step: &Step<'_>, template: &WantedTemplate) -> Result<()>
     }
     let now = observe::template_state(&step.observed(*vmid, &config), *vmid, step.site());
     if now.is_none_or(|now| now.name != state.name || now.tags != state.tags) {
-        let form = Form::new().set("name", &state.name).set("tags", &state.tags);
+        let form = Form::new().set("name", &state.name).set("tags", observe::tags_with_own(&config, step.site()));
         step.api(vm.set(form, ""))?;
     }
     Ok(())

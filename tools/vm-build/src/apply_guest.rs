@@ -11,7 +11,7 @@ use crate::diff::Needs;
 use crate::guests::Guests;
 use crate::mark::{self, Mark};
 use crate::observe::{self, file_name, option};
-use crate::wanted::{GuestState, Wanted, WantedGuest};
+use crate::wanted::{GuestState, WantedGuest};
 
 /// How long a guest may take to shut down before its plug is pulled.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -40,8 +40,9 @@ pub(crate) fn guest(step: &Step<'_>, guests: &dyn Guests, guest: &WantedGuest, r
         }
     };
     let seeds = (config.get("ide2").and_then(|drive| option(drive, "file")).map(str::to_owned), &state.seed);
-    let restarted = configure(step, guest, &config)?;
-    if restarted || !is_ready(&config, step, state) {
+    let ready = is_ready(&config, step, state);
+    let restarted = configure(step, guest, config)?;
+    if restarted || !ready {
         step.say(format!("waiting for {name}"));
         guests.wait(step.cx, name, seed.digest())?;
         let form = Form::new().set("description", description(step, state, true));
@@ -100,11 +101,11 @@ fn clone(step: &Step<'_>, guests: &dyn Guests, guest: &WantedGuest) -> Result<()
 }
 
 /// Sets what differs and has the guest run; tells whether it was started.
-fn configure(step: &Step<'_>, guest: &WantedGuest, config: &Config) -> Result<bool> {
+fn configure(step: &Step<'_>, guest: &WantedGuest, mut config: Config) -> Result<bool> {
     let WantedGuest { name, vmid, state, seed, .. } = guest;
     let vm = step.vm(*vmid);
     let running = step.api(vm.power())?.status == "running";
-    let mut now = observe::guest_state(&step.observed(*vmid, config), *vmid, step.site())
+    let mut now = observe::guest_state(&step.observed(*vmid, &config), *vmid, step.site())
         .with_context(|| format!("VM {vmid} has lost its mark"))?;
     // Whether the file is there is found out by uploading it; here it counts what the drive names.
     now.seed = config.get("ide2").and_then(|drive| option(drive, "file")).map(file_name).unwrap_or_default().to_owned();
@@ -115,10 +116,12 @@ fn configure(step: &Step<'_>, guest: &WantedGuest, config: &Config) -> Result<bo
     if running && reboot {
         step.say(format!("shutting {name} down"));
         step.api(vm.shutdown(PATIENCE))?;
+        // What was pending is in it now.
+        config = step.config(*vmid)?.with_context(|| format!("VM {vmid} is gone right after it was shut down"))?;
     }
     // A guest that is about to boot with something new is not ready until it was seen so.
     let ready = now.ready && !reboot;
-    let form = changes(step.wanted, &now, state, config).set("description", description(step, state, ready));
+    let form = changes(step, &now, state, &config).set("description", description(step, state, ready));
     step.api(vm.set(form, &config.digest))?;
     if now.disk < state.disk {
         step.api(vm.resize("scsi0", state.disk.bytes(), TASK))?;
@@ -132,7 +135,7 @@ fn configure(step: &Step<'_>, guest: &WantedGuest, config: &Config) -> Result<bo
 }
 
 /// Returns the keys to set: those that differ.
-pub(crate) fn changes(wanted: &Wanted, now: &GuestState, state: &GuestState, config: &Config) -> Form {
+fn changes(step: &Step<'_>, now: &GuestState, state: &GuestState, config: &Config) -> Form {
     let GuestState {
         name,
         template: _,
@@ -165,10 +168,10 @@ pub(crate) fn changes(wanted: &Wanted, now: &GuestState, state: &GuestState, con
         form = form.set("net0", card(config, bridge));
     }
     if *tags != now.tags {
-        form = form.set("tags", tags);
+        form = form.set("tags", observe::tags_with_own(config, step.site()));
     }
     if *seed != now.seed {
-        form = form.set("ide2", format!("{}:iso/{seed},media=cdrom", wanted.storage));
+        form = form.set("ide2", format!("{}:iso/{seed},media=cdrom", step.wanted.storage));
     }
     if *pci != now.pci { devices(form, pci, config) } else { form }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use site::{Name, Vmid};
 
 use crate::mark::Mark;
-use crate::observe::{Observed, guest_state, mark, template_state};
+use crate::observe::{Observed, guest_state, mark_of, template_state};
 use crate::wanted::{GuestState, Wanted, WantedGuest, WantedTemplate};
 
 /// What a step does.
@@ -190,7 +190,7 @@ fn taken(site: &Name, wanted: &Wanted, address: &Address, vmid: Vmid, observed: 
     };
     let tags =
         if resource.tags.trim().is_empty() { "no tags".into() } else { format!("tags {}", resource.tags.trim()) };
-    let whose = match mark(observed, vmid, site) {
+    let whose = match mark_of(observed, vmid, site) {
         Some(Mark::Template { .. }) => "this site's own template",
         Some(Mark::Guest { .. }) => "this site's own guest",
         None => "not made by this site",

@@ -9,7 +9,7 @@ use pve::{Client, Config, Resource};
 use site::{Name, Size, Vmid};
 
 use crate::api::explain;
-use crate::mark::Mark;
+use crate::mark::{self, Mark};
 use crate::wanted::{GuestState, TemplateState, Wanted};
 
 /// How long a creation that is still running is waited for.
@@ -128,26 +128,26 @@ pub fn file_name(volid: &str) -> &str {
 }
 
 /// Returns a number's mark, where this site made what has it.
-pub fn mark(observed: &Observed, vmid: Vmid, site: &Name) -> Option<Mark> {
+pub fn mark_of(observed: &Observed, vmid: Vmid, site: &Name) -> Option<Mark> {
     let config = observed.vms.get(&vmid.into())?.config.as_ref()?;
     Mark::read(config.get("description").unwrap_or_default(), site)
 }
 
 /// Returns a template as it is; none where it is not there or not this site's.
 pub fn template_state(observed: &Observed, vmid: Vmid, site: &Name) -> Option<TemplateState> {
-    let Some(Mark::Template { image }) = mark(observed, vmid, site) else { return None };
+    let Some(Mark::Template { image }) = mark_of(observed, vmid, site) else { return None };
     let config = observed.vms.get(&vmid.into())?.config.as_ref()?;
     Some(TemplateState {
         name: config.get("name").unwrap_or_default().to_owned(),
         image,
-        tags: tags(config),
+        tags: tags(config, site),
         template: config.number("template") == Some(1),
     })
 }
 
 /// Returns a guest as it is; none where it is not there or not this site's.
 pub fn guest_state(observed: &Observed, vmid: Vmid, site: &Name) -> Option<GuestState> {
-    let Some(Mark::Guest { template, user_data, ready }) = mark(observed, vmid, site) else { return None };
+    let Some(Mark::Guest { template, user_data, ready }) = mark_of(observed, vmid, site) else { return None };
     let vm = observed.vms.get(&vmid.into())?;
     let config = vm.config.as_ref()?;
     let seed = option(config.get("ide2").unwrap_or_default(), "file").map(file_name).unwrap_or_default();
@@ -161,7 +161,7 @@ pub fn guest_state(observed: &Observed, vmid: Vmid, site: &Name) -> Option<Guest
         onboot: config.number("onboot") == Some(1),
         bridge: option(config.get("net0").unwrap_or_default(), "bridge").unwrap_or_default().to_owned(),
         pci: pci(config).into_iter().map(|(_, mapping)| mapping).collect(),
-        tags: tags(config),
+        tags: tags(config, site),
         seed: if observed.isos.contains(seed) { seed.to_owned() } else { String::new() },
         power: vm.resource.status.clone(),
         ready: !ready.is_empty() && ready == user_data,
@@ -169,8 +169,23 @@ pub fn guest_state(observed: &Observed, vmid: Vmid, site: &Name) -> Option<Guest
     })
 }
 
-fn tags(config: &Config) -> String {
-    config.get("tags").unwrap_or_default().trim().to_owned()
+/// Returns a VM's tags; a site's own where all of them are there, for people may add theirs.
+fn tags(config: &Config, site: &Name) -> String {
+    let wanted = mark::tags(site);
+    let there = tag_set(config.get("tags").unwrap_or_default());
+    if tag_set(&wanted).is_subset(&there) { wanted } else { there.into_iter().collect::<Vec<_>>().join(";") }
+}
+
+/// Returns a VM's tags with the site's own among them.
+pub fn tags_with_own(config: &Config, site: &Name) -> String {
+    let own = mark::tags(site);
+    let all = &tag_set(config.get("tags").unwrap_or_default()) | &tag_set(&own);
+    all.into_iter().collect::<Vec<_>>().join(";")
+}
+
+/// Splits tags as the API does: at `;`, `,` and blanks.
+fn tag_set(tags: &str) -> BTreeSet<&str> {
+    tags.split([';', ',', ' ']).filter(|tag| !tag.is_empty()).collect()
 }
 
 /// Returns the memory in MiB: a plain number, or `current=` in a property string.

@@ -77,6 +77,8 @@ fn what_needs_no_reboot_does_none() {
     assert!(!plan.contains("reboots"), "{plan}");
     assert_eq!(lab.apply(&[]).unwrap(), 3);
     assert!(lab.asked().is_empty());
+    assert_eq!(lab.config(111)["tags"], "hearth;hearth-site-lab;mine", "people's own tags stay");
+    assert_eq!(lab.plan().unwrap(), "");
 }
 
 #[test]
