@@ -191,11 +191,13 @@ fn taken(site: &Name, wanted: &Wanted, address: &Address, vmid: Vmid, observed: 
     let tags =
         if resource.tags.trim().is_empty() { "no tags".into() } else { format!("tags {}", resource.tags.trim()) };
     let whose = match mark_of(observed, vmid, site) {
-        Some(Mark::Template { .. }) => "this site's own template",
-        Some(Mark::Guest { .. }) => "this site's own guest",
-        None => "not made by this site",
+        Some(Mark::Template { .. }) => ", this site's own template",
+        Some(Mark::Guest { .. }) => ", this site's own guest",
+        // What is on another node was not looked into.
+        None if resource.node != wanted.node => "",
+        None => ", not made by this site",
     };
-    let who = format!("{kind} '{}' on node {} ({tags}), {whose}", resource.name, resource.node);
+    let who = format!("{kind} '{}' on node {} ({tags}){whose}", resource.name, resource.node);
     let hint = if resource.node == wanted.node {
         format!("give it another vmid, or delete {vmid} on {} yourself if nobody needs it", resource.node)
     } else {
