@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use converge::{Context, Event, Failure, Reason};
 use remote::{Host, quote};
+use site::Name;
 use store::Digest;
 
 use crate::bundle::Bundle;
 use crate::diff::RUNTIME;
-use crate::paths;
+use crate::{paths, transfer};
 
 const MINUTES: Duration = Duration::from_secs(300);
 /// How often a unit is asked whether it has come up.
 const PAUSE: Duration = Duration::from_secs(2);
+/// How `deploy.sh` ends where the guest lacks the programs or an image.
+const LACKS: i32 = 3;
 
 /// Writes the programs and the keeper's unit, and starts it.
 ///
@@ -38,7 +41,7 @@ pub fn runtime(host: &Host) -> Result<()> {
 ///
 /// # Errors
 /// What the check said, with nothing switched; why the stack is not healthy, and to which bundle it went back.
-pub fn deploy(cx: &Context<'_>, host: &Host, bundle: &Bundle) -> Result<()> {
+pub fn deploy(cx: &Context<'_>, guest: &Name, host: &Host, bundle: &Bundle) -> Result<()> {
     let name = bundle.stack.as_str();
     let tags: Vec<_> = bundle.images.values().map(|image| image.tag.as_str()).collect();
     let script = format!(
@@ -49,8 +52,17 @@ pub fn deploy(cx: &Context<'_>, host: &Host, bundle: &Bundle) -> Result<()> {
         quote(&tags.join(" ")),
         include_str!("guest/deploy.sh")
     );
-    host.feed(&script, &mut Cursor::new(bundle.tar()?), MINUTES)
-        .with_context(|| format!("stack {name}: the new bundle did not pass; what runs was not touched"))?;
+    let tar = bundle.tar()?;
+    let mut sent = host.feed(&script, &mut Cursor::new(&tar), MINUTES);
+    if let Err(remote::Error::Status { status: LACKS, .. }) = sent {
+        // With `--only` on one stack, the steps before were not applied.
+        runtime(host)?;
+        for image in bundle.images.values() {
+            transfer::send(cx, guest, host, image)?;
+        }
+        sent = host.feed(&script, &mut Cursor::new(&tar), MINUTES);
+    }
+    sent.with_context(|| format!("stack {name}: the new bundle did not pass; what runs was not touched"))?;
     let Err(why) = start(host, bundle) else { return prune(host, name) };
     let message = format!("stack {name} did not get healthy: {why:#}");
     let logs = logs(host, name);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use converge::{Context, Event};
-use image::{Builder, ContainerImage, Settings};
+use image::ContainerImage;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 use site::{Name, Site};
@@ -54,15 +54,7 @@ pub fn evaluate(cx: &Context<'_>) -> Result<Desired> {
     let progress = |message: &str| {
         cx.events.emit(&Event::Progress { stage: "compose-deploy".to_owned(), message: message.to_owned() });
     };
-    let project = &cx.site.project;
-    let builder = Builder::new(Settings {
-        store: cx.store.clone(),
-        images_dir: project.join("images"),
-        lock_path: project.join("pipeline.lock"),
-        scratch_dir: project.join(".hearth/scratch"),
-        progress: &progress,
-    });
-    let builder = builder.context("can't read the image recipes")?;
+    let builder = cx.images(&progress).context("can't read the image recipes")?;
     evaluate_with(cx.site, &|name| Ok(builder.container(name.as_str())?))
 }
 

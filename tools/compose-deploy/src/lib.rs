@@ -136,7 +136,7 @@ impl Tool for ComposeDeploy {
                 let found = desired.guests.get(guest).and_then(|guest| guest.bundles.get(stack));
                 let found = found.filter(|found| found.digest == *bundle);
                 let found = found.ok_or_else(|| gone(&format!("bundle {} of stack {stack}", bundle.short())))?;
-                deploy::deploy(cx, &*cx.fleet.host(guest)?, found)
+                deploy::deploy(cx, guest, &*cx.fleet.host(guest)?, found)
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The scripts that run on guests, run here against a pretended `docker`.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests")]
+
 use std::path::{Path, PathBuf};
 
 use remote::{Command, Output};

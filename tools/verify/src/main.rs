@@ -1,2 +1,7 @@
 //! The `verify` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    converge::cli::main(&verify::Verify)
+}

@@ -1,6 +1,11 @@
 # Takes a bundle as a tar on standard input, has compose check it, and switches to it. NAME, DIGEST (its first twelve
 # digits), SUMS (its list's digest) and TAGS stand in front. Nothing that runs is touched before the check passed.
 umask 022
+if [ ! -x /var/lib/hearth/bin/stack ] || ! docker image inspect --format '{{.Id}}' $TAGS >/dev/null 2>&1; then
+    # Whoever sends this has something to send before; it must be read whole for this code to get back.
+    cat >/dev/null
+    exit 3
+fi
 base=/var/lib/hearth/stacks/$NAME
 new=$base/bundles/$DIGEST
 mkdir -p "$base/bundles"
@@ -16,7 +21,7 @@ if ! intact "$work"; then
     echo "the bundle was damaged on the way" >&2
     exit 1
 fi
-/var/lib/hearth/bin/stack check "$NAME" "$work" $TAGS
+/var/lib/hearth/bin/stack check "$NAME" "$work"
 
 if [ ! -e "$new" ]; then
     mv -T "$work" "$new"

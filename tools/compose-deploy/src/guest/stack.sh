@@ -2,7 +2,7 @@
 # Made by Hearth. Starts, stops and checks one stack; used by its unit and by deployments.
 #   stack up NAME SECONDS          start what is not as the bundle has it, then wait until all is healthy
 #   stack stop NAME                stop the containers
-#   stack check NAME FOLDER TAG…   see whether compose takes a bundle and its images are there
+#   stack check NAME FOLDER        see whether compose takes a bundle
 #   stack status NAME              one line a container: service|one-shot|state|health or exit code
 #   stack logs NAME                the last lines that containers printed which are not well
 set -eu
@@ -69,12 +69,7 @@ bad'*) break ;;
 case $verb in
 up) up "$3" ;;
 stop) docker compose --project-name "$name" stop ;;
-check)
-    folder=$3
-    shift 3
-    (compose_in "$folder" config --quiet)
-    docker image inspect --format '{{.Id}}' "$@" >/dev/null
-    ;;
+check) compose_in "$3" config --quiet ;;
 status) status ;;
 logs)
     docker ps --all --filter "label=dev.hearth.site/stack=$name" --format \
