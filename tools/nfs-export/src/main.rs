@@ -1,2 +1,7 @@
 //! The `nfs-export` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    converge::cli::main(&nfs_export::NfsExport)
+}

@@ -207,9 +207,10 @@ impl Host {
     }
 }
 
-/// Tells whether trying again can't help: our own key can't be read.
+/// Tells whether trying again can't help: our own key can't be read. A network does not fail with these.
 fn is_hopeless(error: &Error) -> bool {
-    matches!(error, Error::Unreachable { source, .. } if source.to_string().contains("Unable to open"))
+    use io::ErrorKind::{NotFound, PermissionDenied};
+    matches!(error, Error::Unreachable { source, .. } if matches!(source.kind(), NotFound | PermissionDenied))
 }
 
 /// Writes the command that the host's shell is given. The script itself comes as the first bytes of standard input: there

@@ -68,6 +68,9 @@ impl Link {
     /// Connects once, within the time given for the TCP connection, and logs in.
     pub(crate) fn open(target: &Target, patience: Duration) -> Result<Self, Error> {
         let broken = |error: io::Error| target.unreachable(error);
+        // Asked for here, since libssh2 does not tell a key that is missing from one that is not wanted.
+        std::fs::File::open(&target.key_file)
+            .map_err(|error| broken(told(&error, &format!("can't read the key {}", target.key_file.display()))))?;
         let address = SocketAddr::from((target.address, target.port));
         let socket = TcpStream::connect_timeout(&address, patience).map_err(broken)?;
         // Before the first byte: the exchange is made of small packets that each wait for an answer.
