@@ -63,6 +63,9 @@ fn failed(error: &remote::Error) -> HostFacts {
         message += &format!(": {inner}");
         cause = inner.source();
     }
+    if let Some(hint) = failure::key_hint(error) {
+        message += &format!("\n  hint: {hint}");
+    }
     let reason = match error {
         remote::Error::HostKey { .. } | remote::Error::UnknownKey { .. } => crate::Reason::Refused,
         remote::Error::Unreachable { .. } => crate::Reason::Unreachable,

@@ -92,16 +92,21 @@ pub fn reason(error: &anyhow::Error) -> Reason {
 pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| match cause.downcast_ref::<Failure>() {
         Some(failure) => failure.hint.clone(),
-        None => match cause.downcast_ref::<remote::Error>()? {
-            remote::Error::HostKey { host, file, .. } => Some(format!(
-                "if {host} was rebuilt and the new key is its own, remove its line from {file}; otherwise someone is in between"
-            )),
-            remote::Error::UnknownKey { host, file, line, .. } => Some(format!(
-                "compare it on {host} itself (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); if it is the same, add to {file}: {line}"
-            )),
-            _ => None,
-        },
+        None => key_hint(cause.downcast_ref::<remote::Error>()?),
     })
+}
+
+/// Says what to do about a host key that is not the pinned one.
+pub(crate) fn key_hint(error: &remote::Error) -> Option<String> {
+    match error {
+        remote::Error::HostKey { host, file, .. } => Some(format!(
+            "if {host} was rebuilt and the new key is its own, remove its line from {file}; otherwise someone is in between"
+        )),
+        remote::Error::UnknownKey { host, file, line, .. } => Some(format!(
+            "compare it on {host} itself (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); if it is the same, add to {file}: {line}"
+        )),
+        _ => None,
+    }
 }
 
 /// Writes an error once, for people: what failed, its causes, then the hint.
