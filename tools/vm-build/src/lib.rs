@@ -41,7 +41,7 @@ pub struct VmBuild {
 
 impl Default for VmBuild {
     fn default() -> Self {
-        Self::with(Box::new(Recipes), Box::new(OverSsh))
+        Self::with(Box::new(Recipes::default()), Box::new(OverSsh))
     }
 }
 

@@ -36,6 +36,15 @@ fn from_nothing_to_running_guests_and_then_nothing_to_change() {
 }
 
 #[test]
+fn the_older_release_is_spoken_too() {
+    let mut lab = Lab::speaking(pve_lab::Release::V8);
+    assert_eq!(lab.apply(&[]).unwrap(), 3);
+    lab.site.guests[&name("vm-intranet")].memory = "2G".parse().unwrap();
+    assert_eq!(lab.apply(&[]).unwrap(), 1);
+    assert_eq!(lab.plan().unwrap(), "");
+}
+
+#[test]
 fn looking_takes_one_call_a_vm_and_two_more() {
     let lab = Lab::start();
     lab.apply(&[]).unwrap();

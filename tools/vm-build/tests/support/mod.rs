@@ -7,6 +7,7 @@ use anyhow::Result;
 use converge::{Context, Quiet};
 use image::DiskImage;
 use pve::{Client, Pin, Token};
+use pve_lab::Release;
 use pve_lab::testing::ApiOnly;
 use remote::Fleet;
 use site::{Api, Guest, Host, Name, Network, Site, Ssh, Template, Vmid};
@@ -66,8 +67,13 @@ pub struct Lab {
 
 impl Lab {
     pub fn start() -> Self {
-        let server = ApiOnly::start().unwrap();
+        Self::speaking(Release::default())
+    }
+
+    /// Starts on a server of one release of Proxmox VE.
+    pub fn speaking(release: Release) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let server = ApiOnly::start_in(&folder.path().join("server"), release).unwrap();
         let write = |file: &str, text: &str| {
             store::files::write_atomic(&folder.path().join(file), text, 0o600).unwrap();
         };
