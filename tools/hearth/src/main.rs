@@ -1,2 +1,7 @@
 //! The `hearth` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hearth::cli::main()
+}
