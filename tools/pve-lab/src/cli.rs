@@ -111,7 +111,7 @@ fn execute(cli: &Cli) -> Result<u8, Error> {
             println!("{}", if ended { "the lab is down" } else { "the lab was down already" });
             Ok(OK)
         }
-        Command::Status => status(&lab),
+        Command::Status => Ok(status(&lab)),
         Command::Serve(args) => serve_command(&cli.dir, args),
         Command::Exec { words } => Err(exec(&lab, words)),
     }
@@ -129,8 +129,8 @@ fn up(lab: &Lab, node_image: Option<PathBuf>) -> Result<u8, Error> {
     Ok(OK)
 }
 
-fn status(lab: &Lab) -> Result<u8, Error> {
-    let status = lab.status()?;
+fn status(lab: &Lab) -> u8 {
+    let status = lab.status();
     let process = |pid: Option<i32>| pid.map_or_else(|| "-".to_owned(), |pid| format!("process {pid}"));
     println!("network  {}", if status.network { "there" } else { "-" });
     println!("server   {}", process(status.server));
@@ -138,7 +138,7 @@ fn status(lab: &Lab) -> Result<u8, Error> {
     for (vmid, pid) in &status.guests {
         println!("{vmid:<8} process {pid}");
     }
-    Ok(if status.is_up() { OK } else { FAILED })
+    if status.is_up() { OK } else { FAILED }
 }
 
 fn serve_command(dir: &Path, args: &Serve) -> Result<u8, Error> {
@@ -165,7 +165,10 @@ fn serve_command(dir: &Path, args: &Serve) -> Result<u8, Error> {
 
 /// Becomes the command, so that its terminal, signals and exit code are its own. Returns only if that fails.
 fn exec(lab: &Lab, words: &[String]) -> Error {
-    let prefix = lab.exec_words();
+    let prefix = match lab.exec_words() {
+        Ok(prefix) => prefix,
+        Err(error) => return error,
+    };
     let source = std::process::Command::new(&prefix[0]).args(&prefix[1..]).args(words).exec();
     Error::File { doing: format!("run `{}` in the lab", words.join(" ")), source }
 }

@@ -10,6 +10,7 @@ use pve_lab::testing::ApiOnly;
 use serde_json::json;
 use sha2::Digest as _;
 
+#[allow(clippy::unwrap_used, reason = "a test's helper may panic as the test itself does")]
 fn lab() -> (ApiOnly, Client) {
     let server = ApiOnly::start().unwrap();
     let client = Client::new(&server);

@@ -161,7 +161,7 @@ impl Lab {
     /// What did not come up, with the end of its log.
     pub fn up(&self, options: &UpOptions) -> Result<bool, Error> {
         let _lock = self.lock()?;
-        if self.status()?.is_up() && self.layout.run("ready").exists() {
+        if self.status().is_up() && self.layout.run("ready").exists() {
             return Ok(false);
         }
         let missing: Vec<&str> = PROGRAMS.into_iter().filter(|name| !in_path(name)).collect();
@@ -172,13 +172,11 @@ impl Lab {
         setup::prepare(&self.layout).map_err(file(format!("prepare {}", self.layout.dir().display())))?;
         let node = node::Node::new(&self.layout, &self.namespace);
         let image = node.prepare(options.node_image.as_deref())?;
-        if !net::exists(&self.namespace)? {
+        if !net::exists(&self.namespace) {
             say("network");
             net::make(&self.namespace)?;
         }
-        if self.layout.run("accel").exists() || options.node_image.is_some() {
-            say("acceleration");
-        }
+        say("acceleration");
         let accel = accel::probe(&self.layout, &image).map_err(file("find out whether KVM works"))?;
         if node.pid().is_none() {
             say(&format!("node guest ({accel:?})"));
@@ -191,8 +189,6 @@ impl Lab {
         self.wait_for_server()?;
         say("node guest boots");
         node.wait()?;
-        say("volume group");
-        node.make_volume_group()?;
         store::files::write_atomic(&self.layout.run("ready"), "", 0o644).map_err(file("note that the lab is up"))?;
         Ok(true)
     }
@@ -237,7 +233,7 @@ impl Lab {
     /// # Errors
     /// When there is no such namespace, or it can't be entered.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
-        let path = PathBuf::from("/run/netns").join(&self.namespace);
+        let path = net::path(&self.namespace);
         let namespace = File::open(&path).map_err(file(format!("open the namespace {}", path.display())))?;
         let entered = std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -256,10 +252,7 @@ impl Lab {
     }
 
     /// Returns what of the lab is there.
-    ///
-    /// # Errors
-    /// When the namespaces can't be listed.
-    pub fn status(&self) -> Result<Status, Error> {
+    pub fn status(&self) -> Status {
         let number = |pid: rustix::process::Pid| pid.as_raw_nonzero().get();
         let node = node::Node::new(&self.layout, &self.namespace);
         let mut guests: Vec<(u32, i32)> = Vec::new();
@@ -271,7 +264,7 @@ impl Lab {
         }
         guests.sort_unstable();
         let server = self.server_pid().map(number);
-        Ok(Status { network: net::exists(&self.namespace)?, server, node: node.pid().map(number), guests })
+        Status { network: net::exists(&self.namespace), server, node: node.pid().map(number), guests }
     }
 
     /// Ends everything that runs and removes the network. Guests are shut down first, then the node, as they use its
@@ -281,7 +274,7 @@ impl Lab {
     /// What would not end.
     pub fn down(&self, wipe: bool, progress: &dyn Fn(&str)) -> Result<bool, Error> {
         let lock = self.lock()?;
-        let before = self.status()?;
+        let before = self.status();
         let _ = fs::remove_file(self.layout.run("ready"));
         if !before.guests.is_empty() {
             progress("guests");
@@ -306,7 +299,7 @@ impl Lab {
             progress("network");
             net::remove(&self.namespace)?;
         }
-        let left = self.status()?;
+        let left = self.status();
         if !left.is_down() {
             return Err(Error::State(format!("not all of the lab ended: {left:?}")));
         }
@@ -318,9 +311,15 @@ impl Lab {
         Ok(!before.is_down())
     }
 
-    /// Returns the command that runs another one inside the lab's network, as words.
-    pub fn exec_words(&self) -> Vec<String> {
-        ["ip", "netns", "exec", &self.namespace].map(str::to_owned).to_vec()
+    /// Returns the words before a command that make it run inside the lab's network.
+    ///
+    /// # Errors
+    /// When the lab has no network.
+    pub fn exec_words(&self) -> Result<Vec<String>, Error> {
+        if !net::exists(&self.namespace) {
+            return Err(Error::State(format!("the lab is not up: there is no namespace {}", self.namespace)));
+        }
+        Ok(["ip", "netns", "exec", &self.namespace].map(str::to_owned).to_vec())
     }
 
     /// Returns the node guest's address, for SSH as root with the lab's key.

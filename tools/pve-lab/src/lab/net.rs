@@ -1,6 +1,7 @@
 //! The lab's wire: a network namespace with a bridge, which is also the gateway's address and the API's.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use remote::local::Command;
 
@@ -13,10 +14,14 @@ pub(crate) const GATEWAY: &str = "192.168.1.1";
 /// The bridge that guests are on.
 pub(crate) const BRIDGE: &str = "vmbr0";
 
+/// Returns the file that keeps a namespace alive, as ip-netns(8) names it.
+pub(crate) fn path(name: &str) -> PathBuf {
+    PathBuf::from("/run/netns").join(name)
+}
+
 /// Returns whether the namespace is there.
-pub(crate) fn exists(name: &str) -> Result<bool, Error> {
-    let listed = Command::new("ip").args(["netns", "list"]).run()?.text();
-    Ok(listed.lines().any(|line| line.split_whitespace().next() == Some(name)))
+pub(crate) fn exists(name: &str) -> bool {
+    path(name).exists()
 }
 
 /// Makes the namespace and its bridge. A bridge with spanning tree or a forward delay would swallow a guest's first

@@ -26,8 +26,8 @@ const DISKS: [&str; 2] = ["HEARTH-SSD", "HEARTH-HDD"];
 const DISK_SIZE: u64 = 4 << 30;
 /// The first data disk as the guest sees it; the installer of Proxmox puts `pve` on its own disk, the lab on this one.
 const VG_DISK: &str = "/dev/disk/by-id/virtio-HEARTH-SSD";
-/// An emulated guest needs some 20 s to boot, and minutes on a busy machine.
-const BOOT: Duration = Duration::from_secs(420);
+/// An emulated guest needs a minute to let somebody in, and many on a busy machine.
+const BOOT: Duration = Duration::from_secs(900);
 /// How long a guest may take to shut down before it is ended.
 const SHUTDOWN: Duration = Duration::from_secs(150);
 
@@ -147,8 +147,11 @@ impl<'a> Node<'a> {
         command = command.args(["-netdev", &tap, "-device", &format!("virtio-net-pci,netdev=lan,mac={MAC}")]);
         let system = text(self.layout.disk("node.qcow2"));
         let seed = text(self.layout.run("node-seed.iso"));
-        command = command.args(["-drive", &format!("if=virtio,format=qcow2,cache=writeback,file={system}")]);
-        command = command.args(["-drive", &format!("if=virtio,format=raw,readonly=on,file={seed}")]);
+        // Named first in the boot order: by itself the firmware would try the disks in the order of their slots.
+        command = command.args(["-drive", &format!("if=none,id=system,format=qcow2,cache=writeback,file={system}")]);
+        command = command.args(["-device", "virtio-blk-pci,drive=system,bootindex=0"]);
+        command = command.args(["-drive", &format!("if=none,id=seed,format=raw,readonly=on,file={seed}")]);
+        command = command.args(["-device", "virtio-blk-pci,drive=seed"]);
         for name in DISKS {
             let path = text(self.layout.disk(&format!("{name}.raw")));
             let drive = format!("if=none,id={name},format=raw,cache=writeback,discard=unmap,file={path}");
@@ -168,30 +171,31 @@ impl<'a> Node<'a> {
         command.arg(format!("root@{ADDRESS}")).arg(script)
     }
 
-    /// Waits until root can log in.
+    /// Waits until root can log in and cloud-init is done (it restarts sshd on its way), then makes the volume group
+    /// `pve` on the first data disk unless it is there, as Proxmox's installer does on its own.
     pub(super) fn wait(&self) -> Result<(), Error> {
+        let script = format!(
+            "n=0; while [ ! -e /run/cloud-init/result.json ] && [ $n -lt 300 ]; do sleep 1; n=$((n+1)); done; \
+             vgs pve >/dev/null 2>&1 || {{ pvcreate -q {VG_DISK} && vgcreate -q pve {VG_DISK}; }}"
+        );
         let begin = Instant::now();
         let log = || self.layout.run("node.serial.log");
         loop {
             if self.pid().is_none() {
                 return Err(not_up("the node guest has ended", log()));
             }
-            let tried = self.ssh("true").deadline(Duration::from_secs(30)).run();
-            match tried {
+            let failed = match self.ssh(&script).deadline(BOOT).output()?.success() {
                 Ok(_) => return Ok(()),
-                Err(error) if begin.elapsed() > BOOT => {
-                    let what = format!("the node guest let nobody in within {} s: {error}", BOOT.as_secs());
-                    return Err(not_up(what, log()));
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(500)),
+                Err(failed) => failed,
+            };
+            // ssh's own failures are 255: nobody listens yet. Any other is the script's, and final.
+            let unreachable = matches!(failed, remote::local::Error::Status { status: 255, .. });
+            if !unreachable || begin.elapsed() > BOOT {
+                let what = format!("the node guest is not ready after {} s: {failed}", begin.elapsed().as_secs());
+                return Err(not_up(what, log()));
             }
+            std::thread::sleep(Duration::from_millis(500));
         }
-    }
-
-    /// Makes the volume group `pve`, as Proxmox's installer does, on the first data disk unless it is there.
-    pub(super) fn make_volume_group(&self) -> Result<(), Error> {
-        let script = format!("vgs pve >/dev/null 2>&1 || {{ pvcreate -q {VG_DISK} && vgcreate -q pve {VG_DISK}; }}");
-        Ok(self.ssh(&script).deadline(Duration::from_secs(120)).run().map(drop)?)
     }
 }
 

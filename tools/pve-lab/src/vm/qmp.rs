@@ -86,9 +86,14 @@ impl Qmp {
         Err(ApiError::failed(format!("{command} got no answer from {}", self.what)))
     }
 
-    /// Sends a command that may end the other side before it answers.
+    /// Sends a command that may end the other side before it answers. Its answer, if any, is waited for a while:
+    /// whoever hangs up at once takes the unread command along.
     pub(crate) fn last(&mut self, command: &str, arguments: &Value) -> Result<()> {
-        self.send(command, arguments)
+        self.send(command, arguments)?;
+        let patience = Some(Duration::from_secs(2));
+        self.stream.get_ref().set_read_timeout(patience).map_err(host("can't set a deadline"))?;
+        let _ = self.read();
+        Ok(())
     }
 }
 
