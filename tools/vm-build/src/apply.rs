@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use converge::{Context, Event, Failure};
-use pve::{Client, Config, Form, Upload};
+use pve::{Client, Config, Form, Upload, Volume};
 use site::{Name, Vmid};
 use store::Artifact;
 
@@ -69,19 +69,20 @@ impl<'a> Step<'a> {
         Observed { vms: [(vmid.into(), vm)].into(), ..Observed::default() }
     }
 
-    /// Uploads a file, unless one of that name and size is there already.
-    pub(crate) fn upload(&self, kind: &str, file_name: &str, artifact: &Artifact) -> Result<()> {
+    /// Uploads a file, unless one of that name and size is there already. Returns what was there before.
+    pub(crate) fn upload(&self, kind: &str, file_name: &str, artifact: &Artifact) -> Result<Vec<Volume>> {
         let node = self.client.node(&self.wanted.node);
         let volumes = self.api(node.content(&self.wanted.storage, kind))?;
-        let same = |volume: &pve::Volume| observe::file_name(&volume.volid) == file_name;
+        let same = |volume: &Volume| observe::file_name(&volume.volid) == file_name;
         if volumes.iter().any(|volume| same(volume) && volume.size == Some(artifact.size)) {
-            return Ok(());
+            return Ok(volumes);
         }
         self.say(format!("sending {file_name}, {} MiB", artifact.size.div_ceil(1 << 20)));
         let mut file = self.cx.store.read(&artifact.sha256)?;
         let (content, file_name) = (kind.to_owned(), file_name.to_owned());
         let upload = Upload { content, file_name, size: artifact.size, sha256: artifact.sha256 };
-        self.api(node.upload(&self.wanted.storage, &upload, &mut file, UPLOAD))
+        self.api(node.upload(&self.wanted.storage, &upload, &mut file, UPLOAD))?;
+        Ok(volumes)
     }
 }
 

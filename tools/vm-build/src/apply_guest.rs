@@ -39,7 +39,6 @@ pub(crate) fn guest(step: &Step<'_>, guests: &dyn Guests, guest: &WantedGuest, r
             step.config(*vmid)?.with_context(|| format!("VM {vmid} is gone right after it was cloned"))?
         }
     };
-    let seeds = (config.get("ide2").and_then(|drive| option(drive, "file")).map(str::to_owned), &state.seed);
     let ready = is_ready(&config, step, state);
     let restarted = configure(step, guest, config)?;
     if restarted || !ready {
@@ -48,12 +47,7 @@ pub(crate) fn guest(step: &Step<'_>, guests: &dyn Guests, guest: &WantedGuest, r
         let form = Form::new().set("description", description(step, state, true));
         step.api(step.vm(*vmid).set(form, ""))?;
     }
-    match seeds {
-        (Some(old), new) if file_name(&old) != new && file_name(&old).starts_with(&mark::seed_prefix(name)) => {
-            step.api(step.client.node(&step.wanted.node).delete_volume(&old, TASK))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn is_ready(config: &Config, step: &Step<'_>, state: &GuestState) -> bool {
@@ -111,7 +105,7 @@ fn configure(step: &Step<'_>, guest: &WantedGuest, mut config: Config) -> Result
     now.seed = config.get("ide2").and_then(|drive| option(drive, "file")).map(file_name).unwrap_or_default().to_owned();
     now.power = if running { "running" } else { "stopped" }.to_owned();
     let iso = step.cx.store.put_bytes(&seed.iso())?;
-    step.upload("iso", &state.seed, &iso)?;
+    let there = step.upload("iso", &state.seed, &iso)?;
     let reboot = Needs::of(&now, state).reboot;
     if running && reboot {
         step.say(format!("shutting {name} down"));
@@ -130,6 +124,12 @@ fn configure(step: &Step<'_>, guest: &WantedGuest, mut config: Config) -> Result
     if starts {
         step.say(format!("starting {name}"));
         step.api(vm.start(TASK))?;
+    }
+    // Only now no drive holds an older seed any more.
+    let prefix = mark::seed_prefix(*vmid);
+    let stale = |name: &str| name.starts_with(&prefix) && name != state.seed;
+    for volume in there.iter().filter(|volume| stale(file_name(&volume.volid))) {
+        step.api(step.client.node(&step.wanted.node).delete_volume(&volume.volid, TASK))?;
     }
     Ok(starts)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use site::Name;
+use site::{Name, Vmid};
 use store::Digest;
 
 const PREFIX: &str = "hearth:";
@@ -72,13 +72,13 @@ pub fn image_file(image: &Name, digest: &Digest, format: &str) -> String {
 }
 
 /// Returns the name of a guest's seed on a storage.
-pub fn seed_file(guest: &Name, digest: &Digest) -> String {
-    format!("{}{}.iso", seed_prefix(guest), digest.short())
+pub fn seed_file(guest: &Name, vmid: Vmid, digest: &Digest) -> String {
+    format!("{}{guest}-{}.iso", seed_prefix(vmid), digest.short())
 }
 
-/// Returns what the names of a guest's seeds begin with.
-pub fn seed_prefix(guest: &Name) -> String {
-    format!("hearth-seed-{guest}-")
+/// Returns what the names of a VM's seeds begin with. Its number is in them, so that none is another VM's.
+pub fn seed_prefix(vmid: Vmid) -> String {
+    format!("hearth-seed-{vmid}-")
 }
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ fn wanted_guest(site: &Site, name: &Name, guest: &Guest, images: &BTreeMap<Name,
         pci: pci.clone(),
         tags: mark::tags(&site.name),
         user_data: seed.digest().to_string(),
-        seed: mark::seed_file(name, seed.digest()),
+        seed: mark::seed_file(name, *vmid, seed.digest()),
         power: "running".to_owned(),
         ready: true,
     };

@@ -27,7 +27,7 @@ fn from_nothing_to_running_guests_and_then_nothing_to_change() {
     assert_eq!((of("name"), of("memory"), of("cores"), of("onboot")), ("vm-intranet", "1024", "2", "1"));
     assert_eq!(of("tags"), "hearth;hearth-site-lab");
     assert!(of("scsi0").contains("base-9001-disk-0") && of("scsi0").ends_with("size=6G"), "{}", of("scsi0"));
-    assert!(of("ide2").starts_with("local:iso/hearth-seed-vm-intranet-"), "{}", of("ide2"));
+    assert!(of("ide2").starts_with("local:iso/hearth-seed-101-vm-intranet-"), "{}", of("ide2"));
     assert_eq!(lab.config(9001)["template"], "1");
 
     assert_eq!(lab.plan().unwrap(), "");
@@ -102,6 +102,18 @@ fn a_changed_seed_takes_the_place_of_the_old_one() {
     let after = lab.isos();
     assert_eq!((before.len(), after.len()), (2, 2));
     assert_eq!(before.iter().filter(|file| after.contains(file)).count(), 1, "{before:?} {after:?}");
+}
+
+#[test]
+fn a_seed_that_was_left_behind_goes_with_the_next_change() {
+    let mut lab = Lab::start();
+    *lab.log.sick.lock().unwrap() = Some(name("vm-intranet"));
+    lab.apply(&[]).unwrap_err();
+    for key in ["ssh-ed25519 AAAAsecond", "ssh-ed25519 AAAAthird"] {
+        lab.site.guests[&name("vm-intranet")].authorized_keys.push(key.into());
+        lab.apply(&[]).unwrap_err();
+        assert_eq!(lab.isos().len(), 2, "{:?}", lab.isos());
+    }
 }
 
 #[test]
