@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
 use anyhow::{Context as _, Result};
-use converge::{Context, Facts, Rendered, Tool};
+use converge::{Context, Event, Facts, Rendered, Tool};
 use site::Name;
 use store::Artifact;
 
@@ -58,6 +58,14 @@ impl VmBuild {
     fn compare(&self, cx: &Context<'_>, wanted: &Wanted) -> Result<Diff> {
         let client = self.clients.of(cx.site, &wanted.host)?;
         let observed = observe::observe(&client, wanted, &cx.site.name)?;
+        for one in &observed.left {
+            let vmid = one.vmid.unwrap_or_default();
+            let message = format!(
+                "{}: {vmid} '{}' was made by this site, which does not name it any more; it stays until you delete it",
+                wanted.host, one.name
+            );
+            cx.events.emit(&Event::Note { message });
+        }
         Ok(diff(&cx.site.name, wanted, &observed))
     }
 }

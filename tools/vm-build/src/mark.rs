@@ -63,7 +63,12 @@ impl Mark {
 
 /// Returns the tags of what a site has made, as the server keeps them: sorted, in lower case.
 pub fn tags(site: &Name) -> String {
-    format!("hearth;hearth-site-{site}")
+    format!("hearth;{}", site_tag(site))
+}
+
+/// Returns the tag that tells sites apart.
+pub fn site_tag(site: &Name) -> String {
+    format!("hearth-site-{site}")
 }
 
 /// Returns the name of an image's file on a storage.

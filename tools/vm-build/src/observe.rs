@@ -31,6 +31,8 @@ pub struct Observed {
     pub vms: BTreeMap<u32, Vm>,
     /// The names of the storage's ISO files.
     pub isos: BTreeSet<String>,
+    /// What carries this site's tag here and is not wanted any more.
+    pub left: Vec<Resource>,
     /// Numbers of templates whose disk others are linked clones of, where that was asked.
     pub cloned: BTreeSet<u32>,
 }
@@ -54,6 +56,7 @@ pub fn observe(client: &Client, wanted: &Wanted, site: &Name) -> Result<Observed
     let mut observed = Observed {
         vms: configs(client, wanted, &mine)?,
         isos: isos.iter().map(|volume| file_name(&volume.volid).to_owned()).collect(),
+        left: left(wanted, &resources, site),
         cloned: BTreeSet::new(),
     };
     if wanted.templates.iter().any(|template| outdated(&observed, template.vmid, &template.state, site)) {
@@ -98,6 +101,15 @@ pub fn settled(client: &Client, wanted: &Wanted, vmid: Vmid) -> Result<Config> {
         );
         thread::sleep(Duration::from_millis(500));
     }
+}
+
+/// Returns what the site made on this node and does not name any more. Nothing is deleted that is not named, so people
+/// are told.
+fn left(wanted: &Wanted, resources: &[Resource], site: &Name) -> Vec<Resource> {
+    let own = mark::site_tag(site);
+    let named = |vmid: u64| wanted.numbers().any(|number| u64::from(u32::from(number)) == vmid);
+    let here = resources.iter().filter(|one| one.node == wanted.node && tag_set(&one.tags).contains(own.as_str()));
+    here.filter(|one| one.vmid.is_some_and(|vmid| !named(vmid))).cloned().collect()
 }
 
 fn outdated(observed: &Observed, vmid: Vmid, wanted: &TemplateState, site: &Name) -> bool {

@@ -11,6 +11,18 @@ use pve::Form;
 use support::{Lab, name, vmid};
 use vm_build::mark::Mark;
 
+/// Keeps the notes that people would see.
+#[derive(Default)]
+struct Heard(std::sync::Mutex<Vec<String>>);
+
+impl converge::Events for Heard {
+    fn emit(&self, event: &converge::Event) {
+        if let converge::Event::Note { message } = event {
+            self.0.lock().unwrap().push(message.clone());
+        }
+    }
+}
+
 const TASK: Duration = Duration::from_secs(20);
 
 #[test]
@@ -114,6 +126,23 @@ fn a_seed_that_was_left_behind_goes_with_the_next_change() {
         lab.apply(&[]).unwrap_err();
         assert_eq!(lab.isos().len(), 2, "{:?}", lab.isos());
     }
+}
+
+#[test]
+fn a_guest_that_is_not_named_any_more_stays_and_is_told_of() {
+    let mut lab = Lab::start();
+    lab.apply(&[]).unwrap();
+    lab.site.guests.shift_remove(&name("vm-extranet"));
+    assert_eq!(lab.plan().unwrap(), "");
+    assert_eq!(lab.client().node("pve1").vm(vmid(111)).power().unwrap().status, "running");
+    lab.with(|cx| {
+        let heard = Heard::default();
+        let cx = converge::Context { events: &heard, absent: Default::default(), ..*cx };
+        converge::observe_plan(&cx, &lab.tool()).unwrap();
+        let told = "pve1: 111 'vm-extranet' was made by this site, which does not name it any more; \
+                    it stays until you delete it";
+        assert_eq!(*heard.0.lock().unwrap(), [told]);
+    });
 }
 
 #[test]
