@@ -77,6 +77,27 @@ struct RawService {
     ports: Vec<Spanned<RawPort>>,
     depends_on: Option<RawDepends>,
     env_file: Option<Spanned<RawEnvFile>>,
+    #[serde(rename = "command")]
+    _command: Option<RawWords>,
+    #[serde(rename = "entrypoint")]
+    _entrypoint: Option<RawWords>,
+    #[serde(rename = "healthcheck")]
+    _healthcheck: Option<RawHealth>,
+}
+
+/// Read for its shape alone: a line with `: ` in it and no quotes around it is a table, which compose finds out only on
+/// the guest.
+#[derive(Deserialize)]
+struct RawHealth {
+    #[serde(rename = "test")]
+    _test: Option<RawWords>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawWords {
+    One(#[allow(dead_code, reason = "read for its shape")] String),
+    Many(#[allow(dead_code, reason = "read for its shape")] Vec<String>),
 }
 
 #[derive(Deserialize)]
@@ -187,7 +208,11 @@ pub fn parse(text: &str) -> Result<Compose, Vec<Problem>> {
 
 /// Returns the parser's message without its picture of the file: the caller shows file and line.
 fn plain(error: &serde_saphyr::Error) -> String {
-    error.without_snippet().to_string().lines().next().unwrap_or_default().to_owned()
+    let text = error.without_snippet().to_string().lines().next().unwrap_or_default().to_owned();
+    match text.split_once("did not match any variant of untagged enum RawWords") {
+        Some(_) => "a text or a list of texts is wanted: put quotes around what has ': ' in it".to_owned(),
+        None => text,
+    }
 }
 
 fn at<T>(place: &Spanned<T>, message: impl Into<String>) -> Problem {

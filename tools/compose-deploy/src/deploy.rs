@@ -16,7 +16,7 @@ use crate::{paths, transfer};
 
 const MINUTES: Duration = Duration::from_secs(300);
 /// How often a unit is asked whether it has come up.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(3);
 /// How `deploy.sh` ends where the guest lacks the programs or an image.
 const LACKS: i32 = 3;
 
@@ -25,15 +25,21 @@ const LACKS: i32 = 3;
 /// # Errors
 /// Where the guest fails to.
 pub fn runtime(host: &Host) -> Result<()> {
+    // All in one round trip, for each costs a second in an emulated guest.
+    let mut script = String::from("umask 022\n");
     for (path, text, executable) in RUNTIME {
-        host.write(path, text.as_bytes(), if executable { 0o755 } else { 0o644 })
-            .with_context(|| format!("can't write {path}"))?;
+        let (path, mode) = (quote(path), if executable { 755 } else { 644 });
+        script += &format!(
+            "mkdir -p \"$(dirname {path})\"\nprintf %s {} >{path}.new\nchmod {mode} {path}.new\nsync {path}.new\n\
+             mv -T {path}.new {path}\n",
+            quote(text)
+        );
     }
-    let script = format!(
-        "systemctl daemon-reload\nsystemctl --quiet enable {unit}\nsystemctl restart {unit}\n",
+    script += &format!(
+        "# This has systemd read its units anew as well.\nsystemctl --quiet enable {unit}\nsystemctl restart {unit}\n",
         unit = paths::KEEPER_UNIT
     );
-    host.run(&script, MINUTES).with_context(|| format!("can't start {}", paths::KEEPER_UNIT))?;
+    host.run(&script, MINUTES).with_context(|| format!("can't install {}", paths::KEEPER_UNIT))?;
     Ok(())
 }
 
@@ -63,7 +69,7 @@ pub fn deploy(cx: &Context<'_>, guest: &Name, host: &Host, bundle: &Bundle) -> R
         sent = host.feed(&script, &mut Cursor::new(&tar), MINUTES);
     }
     sent.with_context(|| format!("stack {name}: the new bundle did not pass; what runs was not touched"))?;
-    let Err(why) = start(host, bundle) else { return prune(host, name) };
+    let Err(why) = start(host, bundle) else { return Ok(()) };
     let message = format!("stack {name} did not get healthy: {why:#}");
     let logs = logs(host, name);
     cx.events.emit(&Event::Note { message: format!("{message}\n{logs}") });
@@ -143,17 +149,6 @@ fn go_back(host: &Host, bundle: &Bundle) -> Result<String> {
         Ok(()) => Ok(format!("the stack is back at the bundle {old}, which is healthy")),
         Err(error) => Ok(format!("the stack is back at the bundle {old}, which is not healthy either: {error:#}")),
     }
-}
-
-/// Removes bundles that are neither current nor the one before.
-fn prune(host: &Host, name: &str) -> Result<()> {
-    let script = named(
-        name,
-        "cd /var/lib/hearth/stacks/$NAME\nfor bundle in bundles/* bundles/.incoming.*; do\n    case $bundle in\n    \
-         \"$(readlink current)\" | \"$(readlink previous || true)\") ;;\n    *) rm -rf \"$bundle\" ;;\n    esac\ndone\n",
-    );
-    host.run(&script, MINUTES).context("can't remove old bundles")?;
-    Ok(())
 }
 
 /// Takes a stack away.

@@ -69,7 +69,9 @@ pub fn compare(site: &str, name: &Name, guest: &Guest, observed: &Observed) -> R
     }
     steps.extend(runtime(name, observed));
     let images = guest.images();
-    steps.extend(images.values().filter_map(|image| load(name, image, observed)));
+    // A file that two images share is sent with the first.
+    let mut sent = BTreeSet::new();
+    steps.extend(images.values().filter_map(|image| load(name, image, observed, &mut sent)));
     steps.extend(guest.bundles.values().filter_map(|bundle| {
         let mut step = deploy(name, bundle, observed)?;
         // Stacks that need nothing start together, once their images are there.
@@ -181,7 +183,7 @@ fn words(unit: &UnitState) -> Value {
     }
 }
 
-fn load(guest: &Name, image: &ContainerImage, observed: &Observed) -> Option<Step> {
+fn load(guest: &Name, image: &ContainerImage, observed: &Observed, sent: &mut BTreeSet<String>) -> Option<Step> {
     let ContainerImage { name, config, layers: _, tag } = image;
     let id = format!("sha256:{}", config.sha256);
     let files = blobs([image]);
@@ -190,13 +192,14 @@ fn load(guest: &Name, image: &ContainerImage, observed: &Observed) -> Option<Ste
     if missing.is_empty() && loaded == Some(&id) {
         return None;
     }
-    let bytes: u64 = missing.iter().map(|(_, file)| file.size).sum();
+    let send: Vec<_> = missing.iter().filter(|(name, _)| sent.insert((*name).clone())).collect();
+    let bytes: u64 = send.iter().map(|(_, file)| file.size).sum();
     let state = |loaded: bool, missing: usize| json!({ "loaded": loaded, "files missing": missing });
     let kind = if loaded.is_some() { Kind::Update } else { Kind::Create };
     let before = if loaded.is_some() { state(loaded == Some(&id), missing.len()) } else { Value::Null };
     let mut after = state(true, 0);
     if kind == Kind::Create {
-        after = json!({ "tag": tag, "to send": format!("{} files, {} KiB", missing.len(), bytes.div_ceil(1024)) });
+        after = json!({ "tag": tag, "to send": format!("{} files, {} KiB", send.len(), bytes.div_ceil(1024)) });
     }
     let address = Address::new(["image", guest.as_str(), name]);
     let action = Action::Image { guest: guest.clone(), tag: tag.clone() };

@@ -80,6 +80,11 @@ fn what_is_no_compose_file_is_refused_with_its_line() {
     assert!(message("services:\n  a: {image: x}\n  a: {image: y}\n").starts_with("3: "), "a doubled key");
     assert!(message("services:\n  a: [\n").starts_with(['2', '3']), "an open list");
     assert!(message("services:\n  a:\n    volumes: 5\n").starts_with("3: "), "a wrong type");
+    let wanted = "a text or a list of texts is wanted: put quotes around what has ': ' in it";
+    let health =
+        "services:\n  a:\n    healthcheck:\n      test:\n        - CMD-SHELL\n        - true && : <> /dev/null\n";
+    assert_eq!(message(health), format!("5: {wanted}"));
+    assert_eq!(message("services:\n  a:\n    command: [\"a\", b: c]\n"), format!("3: {wanted}"));
 }
 
 #[test]

@@ -37,3 +37,13 @@ if [ -n "$old" ] && [ "$old" != "bundles/$DIGEST" ] && [ -e "$base/$old" ]; then
 fi
 ln -sfn "bundles/$DIGEST" "$base/current.new"
 mv -T "$base/current.new" "$base/current"
+
+# The bundle before this one stays, to go back to.
+keep=$(readlink "$base/previous" || true)
+cd "$base"
+for bundle in bundles/*; do
+    case $bundle in
+    "bundles/$DIGEST" | "$keep") ;;
+    *) rm -rf "$bundle" ;;
+    esac
+done

@@ -3,14 +3,17 @@ umask 022
 base=/var/lib/hearth/stacks/$NAME
 unit=hearth-stack-$NAME.service
 file=/etc/systemd/system/$unit
-if ! cmp --silent "$base/current/hearth-stack.service" "$file"; then
-    install -m 0644 "$base/current/hearth-stack.service" "$file.new"
+if ! cmp --silent "$base/current/hearth-stack.service" "$file" || ! systemctl --quiet is-enabled "$unit"; then
+    cp "$base/current/hearth-stack.service" "$file.new"
     mv -T "$file.new" "$file"
-    systemctl daemon-reload
+    # This has systemd read its units anew as well.
+    systemctl --quiet reenable "$unit"
 fi
-systemctl --quiet reenable "$unit"
-systemctl reset-failed "$unit" 2>/dev/null || true
 case $(systemctl show --property=ActiveState --value "$unit") in
 active | reloading) systemctl --no-block reload "$unit" ;;
+failed)
+    systemctl reset-failed "$unit"
+    systemctl --no-block restart "$unit"
+    ;;
 *) systemctl --no-block restart "$unit" ;;
 esac
