@@ -51,7 +51,7 @@ impl Server {
     /// Opens a lab's state, which [`crate::setup::prepare`] has made.
     pub(crate) fn open(layout: Layout, mode: Mode, release: Release) -> io::Result<Arc<Self>> {
         let disks = if mode == Mode::Real { Disks::Qemu } else { Disks::Recorded };
-        Ok(Arc::new(Self {
+        let server = Arc::new(Self {
             auth: Auth::open(&layout)?,
             tasks: Tasks::open(layout.state("tasks"), NODE)?,
             guests: Guests::open(layout.state("qemu"))?,
@@ -61,6 +61,8 @@ impl Server {
             layout,
             mode,
             release,
-        }))
+        });
+        crate::vm::create::forget_halves(&server).map_err(|error| io::Error::other(error.line()))?;
+        Ok(server)
     }
 }

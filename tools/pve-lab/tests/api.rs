@@ -247,6 +247,23 @@ fn state_and_tasks_survive_a_restart() {
 }
 
 #[test]
+fn a_guest_that_was_half_made_when_the_server_ended_is_gone_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = ApiOnly::start_in(folder.path(), Release::V9).unwrap();
+    let client = Client::new(&server);
+    client.create("100", &[("scsi0", "local:1")]);
+    drop(server);
+    let half = json!({"config": {"lock": "create"}}).to_string();
+    store::files::write_atomic(&folder.path().join("state/qemu/100.json"), half, 0o600).unwrap();
+
+    let server = ApiOnly::start_in(folder.path(), Release::V9).unwrap();
+    let client = Client::new(&server);
+    assert_eq!(client.get("/nodes/pve1/qemu").body["data"], json!([]));
+    assert_eq!(client.get("/nodes/pve1/storage/local/content?vmid=100").body["data"], json!([]));
+    client.create("100", &[]);
+}
+
+#[test]
 fn both_releases_answer_by_their_own_schema() {
     let folder = tempfile::tempdir().unwrap();
     let server = ApiOnly::start_in(folder.path(), Release::V8).unwrap();

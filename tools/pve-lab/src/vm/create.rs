@@ -137,6 +137,24 @@ pub(super) fn undo(server: &Server, vmid: u32, made: &[Volume], log: &Log) {
     }
 }
 
+/// Removes guests that a server was making when it ended, with the disks made so far. Their VMID is free again, so that
+/// whoever asked can ask once more.
+pub(crate) fn forget_halves(server: &Server) -> Result<()> {
+    for vmid in server.guests.ids()? {
+        let lock = server.guests.load(vmid)?.config.get("lock").cloned().unwrap_or_default();
+        if lock != "create" && lock != "clone" {
+            continue;
+        }
+        for storage in server.storages.all() {
+            for entry in server.storages.list(storage, Some("images"), Some(vmid)) {
+                server.storages.remove(&Volume::parse(entry["volid"].as_str().unwrap_or_default())?)?;
+            }
+        }
+        server.guests.remove(vmid)?;
+    }
+    Ok(())
+}
+
 /// Destroys a stopped guest and its disks in a task.
 pub(crate) fn destroy(server: &Arc<Server>, who: &Identity, params: &Params) -> Result<String> {
     let vmid = vmid(params, "vmid")?;
@@ -184,6 +202,7 @@ fn remove(server: &Server, vmid: u32, guest: &Guest, unreferenced: bool, log: &L
             volumes.extend(listed.iter().filter_map(|entry| Volume::parse(entry["volid"].as_str()?).ok()));
         }
     }
+    power::tidy(server, vmid)?;
     for volume in volumes {
         if let Err(error) = server.storages.remove(&volume) {
             log.say(format!("Could not remove disk '{}', check manually: {}", volume.id(), error.line()));

@@ -226,11 +226,14 @@ fn ended(server: &Server, vmid: u32) -> Result<()> {
     let mut guest = server.guests.load(vmid)?;
     guest.power = None;
     server.guests.save(vmid, &guest)?;
-    if server.mode == Mode::Real {
-        qemu::clean(server, vmid)?;
-    }
+    tidy(server, vmid)?;
     update::settle(server, vmid, &mut guest, false)?;
     server.guests.save(vmid, &guest)
+}
+
+/// Removes what a guest that ended by itself has left behind.
+pub(crate) fn tidy(server: &Server, vmid: u32) -> Result<()> {
+    if server.mode == Mode::Real { qemu::clean(server, vmid) } else { Ok(()) }
 }
 
 /// What is known of a guest's power: `running` or `paused`, its process, and the seconds it has run.

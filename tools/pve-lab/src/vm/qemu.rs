@@ -175,9 +175,9 @@ fn backend(server: &Server, key: &str, drive: &Drive) -> Result<String> {
     let (volume, path) = server.storages.existing(&drive.file)?;
     let format = if volume.kind == "images" { volume.format() } else { "raw" };
     text += &format!(",file={},format={format}", escape(&path));
-    let cache = drive.options.get("cache").map_or("none", String::as_str);
-    // Writes of an emulated guest are kept in the host's cache: its disk is thrown away with the lab.
-    let cache = if cache == "none" { "writeback" } else { cache };
+    // Unless asked otherwise, a guest's flushes stay in the host's cache. They survive the end of QEMU, though not a power
+    // cut of the host, and a lab's disks need no more.
+    let cache = drive.options.get("cache").map_or("unsafe", String::as_str);
     if !drive.is_cdrom() {
         text += &format!(",cache={cache}");
         if drive.options.get("discard").is_some_and(|discard| discard == "on") {
