@@ -1,10 +1,9 @@
 //! Builds images, or finds them built.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use store::{Artifact, Digest, Outputs, Recipe, Store};
-use tempfile::TempDir;
 
 use crate::apt::Mirror;
 use crate::container::{self, ContainerImage, Layer};
@@ -14,10 +13,11 @@ use crate::lock::{Lock, Package, Set};
 use crate::plan::Recipes;
 use crate::recipe::{FileEntry, ImageRecipe, Kind};
 use crate::sandbox::Sandbox;
+use crate::scratch::Scratch;
 use crate::{Error, Result};
 
 /// Raised whenever the same recipe would come out another way.
-const BUILDER: u32 = 1;
+const BUILDER: u32 = 2;
 
 /// Where everything is.
 pub struct Settings<'a> {
@@ -89,14 +89,16 @@ impl<'a> Builder<'a> {
         }
         self.recipes.disk(name)?;
         let key = self.disk_key(name)?;
-        let file = match store.outputs(&key)?.and_then(|outputs| outputs.get("disk").copied()) {
+        if let Some(file) = self.cached_disk(&key)? {
+            return DiskImage::look(name, store, file);
+        }
+        let scratch = Scratch::claim(&self.settings.scratch_dir, name)?;
+        // Another run may have made it while this one waited for its turn.
+        let file = match self.cached_disk(&key)? {
             Some(file) => file,
-            None => {
-                let file = self.build_disk(name, &key.digest())?;
-                store.record(&key, &Outputs::from([("disk".to_owned(), file)]))?;
-                file
-            }
+            None => self.build_disk(&scratch, name, &key.digest())?,
         };
+        store.record(&key, &Outputs::from([("disk".to_owned(), file)]))?;
         DiskImage::look(name, store, file)
     }
 
@@ -113,7 +115,11 @@ impl<'a> Builder<'a> {
             None => None,
         };
         let key = self.container_key(name, base.as_ref())?;
-        let image = self.build_container(name, base.as_ref())?;
+        let scratch = Scratch::claim(&self.settings.scratch_dir, name)?;
+        if let Some(image) = self.cached_container(name)? {
+            return Ok(image);
+        }
+        let image = self.build_container(&scratch, name, base.as_ref())?;
         let store = &self.settings.store;
         let json = serde_json::json!(image).to_string();
         let mut outputs = Outputs::from([
@@ -125,6 +131,10 @@ impl<'a> Builder<'a> {
         }
         store.record(&key, &outputs)?;
         Ok(image)
+    }
+
+    fn cached_disk(&self, key: &Recipe) -> Result<Option<Artifact>> {
+        Ok(self.settings.store.outputs(key)?.and_then(|outputs| outputs.get("disk").copied()))
     }
 
     fn cached_container(&self, name: &str) -> Result<Option<ContainerImage>> {
@@ -181,7 +191,13 @@ impl<'a> Builder<'a> {
     }
 
     fn fetch(&self, packages: &[(&String, &Package)]) -> Result<()> {
-        Fetcher::new(&self.settings.store).packages(&Mirror::of_system(), packages, self.settings.progress)
+        let store = &self.settings.store;
+        let missing: Vec<_> =
+            packages.iter().copied().filter(|(_, package)| !store.contains(&package.sha256)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Fetcher::new(store).packages(&Mirror::of_system(), &missing, self.settings.progress)
     }
 
     fn blobs<'s>(&'s self, packages: &[(&'s String, &'s Package)]) -> Vec<(&'s String, PathBuf)> {
@@ -192,33 +208,16 @@ impl<'a> Builder<'a> {
         (self.settings.progress)(&format!("{name}: {what}"));
     }
 
-    /// Makes a folder for one build; it goes when the build ends, however it ends.
-    fn scratch(&self, name: &str) -> Result<(TempDir, PathBuf)> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(Error::NotRoot(name.to_owned()));
-        }
-        let folder = &self.settings.scratch_dir;
-        let logs = folder.join("logs");
-        std::fs::create_dir_all(&logs).map_err(Error::io("make", &logs))?;
-        // Mounts and the programs in the new root need a path from /.
-        let folder = folder.canonicalize().map_err(Error::io("find", folder))?;
-        let log = folder.join("logs").join(format!("{name}.log"));
-        store::files::write_atomic(&log, "", 0o644).map_err(Error::io("write", &log))?;
-        let scratch = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&folder);
-        Ok((scratch.map_err(Error::io("write", &folder))?, log))
-    }
-
-    fn build_disk(&self, name: &str, key: &Digest) -> Result<Artifact> {
+    fn build_disk(&self, scratch: &Scratch, name: &str, key: &Digest) -> Result<Artifact> {
         let recipe = self.recipes.disk(name)?;
         let set = self.set(name)?;
-        let (scratch, log) = self.scratch(name)?;
-        let sandbox = self.sandbox(name, scratch.path(), log, set.epoch, None);
+        let sandbox = scratch.sandbox(name, set.epoch, None);
         self.assemble(&sandbox, set, &BTreeSet::new(), &recipe.files, &recipe.setup)?;
         self.say(name, "making the disk");
         disk::finish(&sandbox, recipe, key, &self.settings.store, &|what| self.say(name, what))
     }
 
-    fn build_container(&self, name: &str, base: Option<&ContainerImage>) -> Result<ContainerImage> {
+    fn build_container(&self, scratch: &Scratch, name: &str, base: Option<&ContainerImage>) -> Result<ContainerImage> {
         let recipe = self.recipes.container(name)?;
         let set = self.set(name)?;
         let mut layers = base.map(|base| base.layers.clone()).unwrap_or_default();
@@ -231,17 +230,23 @@ impl<'a> Builder<'a> {
             || !recipe.setup.is_empty()
             || set.all().any(|id| !below.contains(id))
         {
-            layers.push(self.build_layer(name, &layers, set, &below)?);
+            layers.push(self.build_layer(scratch, name, &layers, set, &below)?);
         }
         let env = self.recipes.env(name)?;
         container::seal(name, recipe, &env, layers, set.epoch, &self.settings.store)
     }
 
     /// Makes one layer: the whole root where nothing is below, else what an overlay catches.
-    fn build_layer(&self, name: &str, layers: &[Layer], set: &Set, below: &BTreeSet<&String>) -> Result<Layer> {
+    fn build_layer(
+        &self,
+        scratch: &Scratch,
+        name: &str,
+        layers: &[Layer],
+        set: &Set,
+        below: &BTreeSet<&String>,
+    ) -> Result<Layer> {
         let recipe = self.recipes.container(name)?;
-        let (scratch, log) = self.scratch(name)?;
-        let path = |part: &str| scratch.path().join(part);
+        let path = |part: &str| scratch.folder().join(part);
         let overlay = if layers.is_empty() {
             None
         } else {
@@ -253,21 +258,10 @@ impl<'a> Builder<'a> {
             Some(container::overlay_options(&path("lower"), &path("upper"), &path("changes")))
         };
         let target = if overlay.is_some() { "upper" } else { "root" };
-        let sandbox = self.sandbox(name, scratch.path(), log, set.epoch, overlay);
+        let sandbox = scratch.sandbox(name, set.epoch, overlay);
         self.assemble(&sandbox, set, below, &recipe.files, &recipe.setup)?;
         self.say(name, "packing the layer");
         container::pack(&path(target), set.epoch, &self.settings.store)
-    }
-
-    fn sandbox<'n>(
-        &self,
-        name: &'n str,
-        scratch: &Path,
-        log: PathBuf,
-        epoch: u64,
-        overlay: Option<String>,
-    ) -> Sandbox<'n> {
-        Sandbox { image: name, root: scratch.join("root"), work: scratch.join("work"), overlay, epoch, log }
     }
 
     /// Fills a root: essential packages, files, packages, setup, cleaning.

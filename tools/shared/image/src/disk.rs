@@ -96,6 +96,10 @@ pub(crate) fn finish(
     write(&root.join("etc/fstab"), format!("UUID={uuid} / ext4 rw,noatime,errors=remount-ro 0 1\n"))?;
     write(&root.join("etc/hostname"), format!("{}\n", recipe.hostname))?;
     write(&early_path, early_config(&uuid))?;
+    // systemd(1), ConditionNeedsUpdate=: stamps no older than /usr say that caches need no rebuilding on the first boot.
+    // The packages built them all, and rebuilding takes seconds under emulation.
+    write(&root.join("etc/.updated"), String::new())?;
+    write(&root.join("var/.updated"), String::new())?;
     for link in ["vmlinuz", "initrd.img"] {
         if !root.join(link).exists() {
             let message = format!("there is no /{link} after the installation: the packages hold no kernel");

@@ -20,6 +20,7 @@ mod plan;
 pub mod recipe;
 mod relock;
 mod sandbox;
+mod scratch;
 mod tools;
 
 pub use apt::{Mirror, OFFICIAL_MIRROR};

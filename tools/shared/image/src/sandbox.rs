@@ -91,7 +91,6 @@ cd "$ROOT"
 rm -rf var/lib/apt/lists/* var/cache/apt/* var/cache/debconf/*-old var/lib/dpkg/*-old var/cache/ldconfig/* \
     var/cache/man/* var/lib/dpkg/available var/lib/apt/extended_states var/lib/systemd/random-seed \
     var/lib/dbus/machine-id etc/.pwd.lock var/lib/dkms/mok.* usr/share/info/dir.old
-find usr -name __pycache__ -type d -prune -exec rm -rf {} +
 find var/log -type f -delete
 [ ! -d var/lib/dkms ] || find var/lib/dkms -path '*/log/*' -type f -delete
 rm -f etc/ssh/ssh_host_*_key etc/ssh/ssh_host_*_key.pub etc/passwd- etc/group- etc/shadow- etc/gshadow- \
@@ -136,6 +135,7 @@ impl Sandbox<'_> {
     pub(crate) fn prepare(&self) -> Result<()> {
         for (program, package) in [
             ("unshare", "util-linux"),
+            ("setpriv", "util-linux"),
             ("dpkg-deb", "dpkg"),
             ("apt-get", "apt"),
             ("chroot", "coreutils"),
@@ -211,8 +211,10 @@ impl Sandbox<'_> {
         let script = format!("set -eu\n{MOUNTS}\nset -x\n{script}");
         let path = self.work.join("step.sh");
         files::write_atomic(&path, script, 0o700).map_err(Error::io("write", &path))?;
-        Command::new("unshare")
-            .args(["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "/bin/sh"])
+        // The death signal and --kill-child end all of it when this program is killed in the middle.
+        Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork"])
+            .args(["--kill-child", "/bin/sh"])
             .arg(&path)
             .clear_env()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
