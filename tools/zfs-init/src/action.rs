@@ -118,8 +118,8 @@ fn create_pool(pool: &str, device: &str, ashift: u8, properties: &Properties, si
     let (name, device) = (quote(pool), quote(device));
     let tag = quote(&format!("{TAG}={site}"));
     format!(
-        "found=$(wipefs -n --noheadings -O TYPE {device} | sort -u | tr '\\n' ' ')\n\
-         if [ -n \"$found\" ]; then echo {device} is not blank: it holds \"$found\" >&2; exit 1; fi\n\
+        "found=$(wipefs -n --noheadings -O TYPE {device})\n\
+         if [ -n \"$found\" ]; then echo {device} is not blank: it holds $found >&2; exit 1; fi\n\
          zpool create -o ashift={ashift}{} -O {tag} {name} {device}\n\
          udevadm settle --timeout 30\n",
         pairs(" -O ", properties)
