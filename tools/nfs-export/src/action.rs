@@ -60,7 +60,11 @@ impl Action {
     pub fn script(&self) -> String {
         match self {
             Self::Serve { file, text } => {
-                format!("{}systemctl daemon-reload\nsystemctl enable --now nfs-server.service\n", put(file, text))
+                format!(
+                    "{}systemctl enable --no-reload nfs-server.service\nsystemctl daemon-reload\n\
+                     systemctl start nfs-server.service\n",
+                    put(file, text)
+                )
             }
             Self::Export { file, text, paths } => {
                 let paths: String = paths.iter().map(|path| " ".to_owned() + &quote(path)).collect();
@@ -75,13 +79,14 @@ impl Action {
                 let files: String = files.iter().map(|file| " ".to_owned() + &quote(file)).collect();
                 format!("rm -f --{files}\nsystemctl daemon-reload\nexportfs -ra\n")
             }
-            Self::Retry { file, text } => format!("{}systemctl daemon-reload\n", put(file, text)),
+            // A template is read when a unit is made of it; the mounts that follow let systemd read all files again.
+            Self::Retry { file, text } => put(file, text),
             Self::Mount { unit, text, remount } => {
                 let verb = if *remount { "restart" } else { "start" };
                 let name = quote(unit);
                 format!(
-                    "{}systemctl daemon-reload\n\
-                     systemctl enable -- {name}\n\
+                    "{}systemctl enable --no-reload -- {name}\n\
+                     systemctl daemon-reload\n\
                      systemctl {verb} -- {name} || {{ systemctl status --no-pager --lines 10 -- {name} >&2; exit 1; }}\n",
                     put(&format!("{UNITS}/{unit}"), text)
                 )

@@ -10,8 +10,9 @@ AssertPathIsMountPoint=/srv/my-data/inner
 chmod 644 -- "$t"
 sync -- "$t"
 mv -fT -- "$t" /etc/systemd/system/nfs-server.service.d/hearth-lab.conf
+systemctl enable --no-reload nfs-server.service
 systemctl daemon-reload
-systemctl enable --now nfs-server.service
+systemctl start nfs-server.service
 for p in /tank/media /srv/my-data/inner; do mountpoint -q "$p" || { echo "$p is not mounted" >&2; exit 1; }; done
 mkdir -p -- /etc/exports.d
 t=$(mktemp -p /etc/exports.d .hearth.XXXXXXXX)
@@ -38,7 +39,6 @@ ExecStart=/bin/systemctl --no-block start %i
 chmod 644 -- "$t"
 sync -- "$t"
 mv -fT -- "$t" /etc/systemd/system/hearth-mount-retry@.service
-systemctl daemon-reload
 mkdir -p -- /etc/systemd/system
 t=$(mktemp -p /etc/systemd/system .hearth.XXXXXXXX)
 printf %s '# Made by Hearth for site lab; changes are undone by the next run.
@@ -66,8 +66,8 @@ WantedBy=multi-user.target
 chmod 644 -- "$t"
 sync -- "$t"
 mv -fT -- "$t" /etc/systemd/system/mnt-media.mount
+systemctl enable --no-reload -- mnt-media.mount
 systemctl daemon-reload
-systemctl enable -- mnt-media.mount
 systemctl start -- mnt-media.mount || { systemctl status --no-pager --lines 10 -- mnt-media.mount >&2; exit 1; }
 mkdir -p -- /etc/systemd/system
 t=$(mktemp -p /etc/systemd/system .hearth.XXXXXXXX)
@@ -96,6 +96,6 @@ WantedBy=multi-user.target
 chmod 644 -- "$t"
 sync -- "$t"
 mv -fT -- "$t" '/etc/systemd/system/mnt-my\x2ddata.mount'
+systemctl enable --no-reload -- 'mnt-my\x2ddata.mount'
 systemctl daemon-reload
-systemctl enable -- 'mnt-my\x2ddata.mount'
 systemctl start -- 'mnt-my\x2ddata.mount' || { systemctl status --no-pager --lines 10 -- 'mnt-my\x2ddata.mount' >&2; exit 1; }
