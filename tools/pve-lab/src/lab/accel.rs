@@ -73,23 +73,7 @@ pub(crate) fn probe(layout: &Layout, image: &Path) -> io::Result<Accel> {
 
 fn boots(layout: &Layout, image: &Path) -> io::Result<bool> {
     let (pid, serial) = (layout.run("probe.pid"), layout.run("probe.log"));
-    store::files::write_atomic(&serial, "", 0o644)?;
-    let drive = format!("file={},format=qcow2,if=virtio,snapshot=on", image.display().to_string().replace(',', ",,"));
-    let command = Command::new("qemu-system-x86_64")
-        .args(["-nodefaults", "-no-user-config", "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "512"])
-        .args(["-display", "none", "-daemonize", "-pidfile"])
-        .arg(&pid)
-        .args(["-drive", &drive, "-serial", &format!("file:{}", serial.display())]);
-    // A refusal is an answer too: there is no KVM for this user, or in this QEMU.
-    if command.run().is_err() {
-        return Ok(false);
-    }
-    let begin = Instant::now();
-    let mut works = false;
-    while !works && begin.elapsed() < FIRST_WORDS && process::of_pid_file(&pid).is_some() {
-        std::thread::sleep(Duration::from_millis(200));
-        works = String::from_utf8_lossy(&fs::read(&serial)?).contains("Linux version");
-    }
+    let works = speaks(&pid, &serial, image);
     if let Some(process) = process::of_pid_file(&pid) {
         kill_process(process, Signal::KILL)?;
     }
@@ -99,7 +83,30 @@ fn boots(layout: &Layout, image: &Path) -> io::Result<bool> {
             _ => {}
         }
     }
-    Ok(works)
+    works
+}
+
+/// Boots the image, whose disk stays as it is, until its kernel says its version.
+fn speaks(pid: &Path, serial: &Path, image: &Path) -> io::Result<bool> {
+    store::files::write_atomic(serial, "", 0o644)?;
+    let drive = format!("file={},format=qcow2,if=virtio,snapshot=on", image.display().to_string().replace(',', ",,"));
+    let command = Command::new("qemu-system-x86_64")
+        .args(["-nodefaults", "-no-user-config", "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "512"])
+        .args(["-display", "none", "-daemonize", "-pidfile"])
+        .arg(pid)
+        .args(["-drive", &drive, "-serial", &format!("file:{}", serial.display())]);
+    // A refusal is an answer too: there is no KVM for this user, or in this QEMU.
+    if command.run().is_err() {
+        return Ok(false);
+    }
+    let begin = Instant::now();
+    while begin.elapsed() < FIRST_WORDS && process::of_pid_file(pid).is_some() {
+        std::thread::sleep(Duration::from_millis(200));
+        if String::from_utf8_lossy(&fs::read(serial)?).contains("Linux version") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]
