@@ -116,6 +116,7 @@ fn settled(properties: &str) -> Option<bool> {
     match (of("ActiveState"), of("SubState")) {
         // systemd tries again by itself, and may succeed later; this deployment did not.
         ("failed", _) | (_, "auto-restart") => Some(false),
+        ("activating", _) if !matches!(of("NRestarts"), "" | "0") => Some(false),
         _ if job => None,
         ("active", _) => Some(of("Result") == "success" && matches!(of("ReloadResult"), "" | "success")),
         ("inactive", _) => Some(false),
@@ -174,6 +175,9 @@ mod tests {
         assert_eq!(settled("ActiveState=reloading\nSubState=reload\nResult=success\n"), None);
         assert_eq!(settled("ActiveState=activating\nSubState=start\nResult=success\nJob=3\n"), None);
         assert_eq!(settled("ActiveState=activating\nSubState=auto-restart\nResult=exit-code\n"), Some(false));
+        let starting = "ActiveState=activating\nSubState=start\nResult=success\nJob=3\n";
+        assert_eq!(settled(&format!("{starting}NRestarts=0\n")), None);
+        assert_eq!(settled(&format!("{starting}NRestarts=1\n")), Some(false));
         assert_eq!(settled("ActiveState=failed\nSubState=failed\nResult=exit-code\n"), Some(false));
         assert_eq!(settled("ActiveState=inactive\nSubState=dead\nResult=success\n"), Some(false));
     }

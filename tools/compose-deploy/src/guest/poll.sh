@@ -1,1 +1,1 @@
-systemctl show --property=ActiveState --property=SubState --property=Result --property=ReloadResult --property=Job "$unit"
+systemctl show --property=ActiveState --property=SubState --property=Result --property=ReloadResult --property=Job --property=NRestarts "$unit"

@@ -59,7 +59,7 @@ up() {
 bad'*) break ;;
         esac
         [ "$(date +%s)" -lt "$end" ] || break
-        sleep 2
+        sleep 4
     done
     echo "stack $name is not healthy:" >&2
     printf '%s\n' "$left" >&2
