@@ -1,5 +1,6 @@
 //! An API-only server in the test's own process, for tests of clients.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +16,6 @@ use crate::serve::{ServeOptions, serve};
 use crate::server::Mode;
 
 /// A running API-only server; dropping it stops it.
-#[derive(Debug)]
 pub struct ApiOnly {
     /// Its address, such as `https://127.0.0.1:40123`.
     pub url: String,
@@ -78,6 +78,13 @@ impl ApiOnly {
             thread: Some(thread),
             _own: None,
         })
+    }
+}
+
+impl fmt::Debug for ApiOnly {
+    /// Leaves token and password out.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ApiOnly").field("url", &self.url).field("dir", &self.dir).finish_non_exhaustive()
     }
 }
 

@@ -228,6 +228,21 @@ fn an_imported_disk_has_its_own_size_and_may_name_no_other_file() {
 }
 
 #[test]
+fn a_password_is_in_no_answer_and_no_log() {
+    let (server, client) = lab();
+    client.create("100", &[]);
+    let changed = client.post("/nodes/pve1/qemu/100/config", &[("cipassword", "$5$salt$plantedhash"), ("ciuser", "a")]);
+    assert_eq!(client.end(&changed), "OK");
+    assert_eq!(client.config("100")["cipassword"], "**********");
+    let grep = |folder: &str| {
+        let files = fs::read_dir(server.dir.join("state").join(folder)).unwrap().flatten();
+        files.filter(|file| fs::read_to_string(file.path()).unwrap().contains("plantedhash")).count()
+    };
+    assert_eq!((grep("qemu"), grep("tasks")), (1, 0), "it is in the configuration, and nowhere else");
+    assert!(!format!("{server:?}").contains(&server.password));
+}
+
+#[test]
 fn state_and_tasks_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let server = ApiOnly::start_in(folder.path(), Release::V9).unwrap();

@@ -110,7 +110,8 @@ fn apply(server: &Server, vmid: u32, change: Change, log: Option<&Log>) -> Resul
     guest.check_lock()?;
     check(server, &guest, &change)?;
     if let Some(log) = log {
-        let set: String = change.set.iter().map(|(key, value)| format!(" -{key} {value}")).collect();
+        let shown = |key: &str, value: &str| if key == "cipassword" { "<hidden>".to_owned() } else { value.to_owned() };
+        let set: String = change.set.iter().map(|(key, value)| format!(" -{key} {}", shown(key, value))).collect();
         log.say(format!("update VM {vmid}:{set}"));
     }
     for key in &change.revert {
