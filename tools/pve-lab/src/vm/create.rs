@@ -202,7 +202,7 @@ fn remove(server: &Server, vmid: u32, guest: &Guest, unreferenced: bool, log: &L
             volumes.extend(listed.iter().filter_map(|entry| Volume::parse(entry["volid"].as_str()?).ok()));
         }
     }
-    power::tidy(server, vmid)?;
+    power::forget(server, vmid)?;
     for volume in volumes {
         if let Err(error) = server.storages.remove(&volume) {
             log.say(format!("Could not remove disk '{}', check manually: {}", volume.id(), error.line()));

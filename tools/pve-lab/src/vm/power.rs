@@ -231,8 +231,14 @@ fn ended(server: &Server, vmid: u32) -> Result<()> {
     server.guests.save(vmid, &guest)
 }
 
-/// Removes what a guest that ended by itself has left behind.
-pub(crate) fn tidy(server: &Server, vmid: u32) -> Result<()> {
+/// Removes what a destroyed guest has left behind, its serial log included.
+pub(crate) fn forget(server: &Server, vmid: u32) -> Result<()> {
+    tidy(server, vmid)?;
+    qemu::forget_log(server, vmid)
+}
+
+/// Removes what a guest that ended has left behind.
+fn tidy(server: &Server, vmid: u32) -> Result<()> {
     if server.mode == Mode::Real { qemu::clean(server, vmid) } else { Ok(()) }
 }
 

@@ -64,6 +64,17 @@ pub(super) fn clean(server: &Server, vmid: u32) -> Result<()> {
     Ok(())
 }
 
+/// Removes the serial log of a guest that is destroyed; the next one with its VMID begins a new one.
+pub(super) fn forget_log(server: &Server, vmid: u32) -> Result<()> {
+    let path = server.layout.run(&format!("{vmid}.serial.log"));
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(host(format!("can't remove {}", path.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Escapes a path for an option of QEMU's, where a comma ends the value.
 fn escape(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
