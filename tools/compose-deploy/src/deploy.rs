@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use converge::{Context, Event, Failure, Reason};
+use converge::{Context, Failure, Reason};
 use remote::{Host, quote};
 use site::Name;
 use store::Digest;
@@ -72,7 +72,6 @@ pub fn deploy(cx: &Context<'_>, guest: &Name, host: &Host, bundle: &Bundle) -> R
     let Err(why) = start(host, bundle) else { return Ok(()) };
     let message = format!("stack {name} did not get healthy: {why:#}");
     let logs = logs(host, name);
-    cx.events.emit(&Event::Note { message: format!("{message}\n{logs}") });
     let back = go_back(host, bundle).unwrap_or_else(|error| format!("going back failed: {error:#}"));
     Err(Failure::new(Reason::Failed, format!("{message}; {back}\n{logs}")).into())
 }
