@@ -1,6 +1,8 @@
 //! The lab site from end to end: each test leaves the site as it found it, verified, so that their order is free. They
 //! share one lab and one site lock, so they run one after the other.
 
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
 use std::fs;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;

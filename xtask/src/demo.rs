@@ -19,7 +19,7 @@ pub fn up() -> Result<()> {
     }
     steps.run("build the tools", &mut cargo(&["build", "--workspace", "--bins"]))?;
     images(&mut steps)?;
-    steps.show("bring the lab up", &mut program("pve-lab", &["up"]))?;
+    lab(&mut steps)?;
     steps.show("run the pipeline", &mut program("hearth", &["run", "--site", SITE, "--yes"]))?;
     steps.summary();
     println!(
@@ -40,6 +40,23 @@ pub fn images(steps: &mut Steps) -> Result<()> {
         ("the lab's node image", program("hearth", &["build", "--site", SITE, "--image", "lab-node"])),
         ("the site's generation", program("hearth", &["build", "--site", SITE])),
     ])
+}
+
+/// Brings the lab up, from the node image that was built, or the one that the lab has.
+///
+/// # Errors
+/// Where the image is not there, or the lab does not come up.
+pub fn lab(steps: &mut Steps) -> Result<()> {
+    let mut up = if root().join(".hearth/lab/disks").exists() {
+        program("pve-lab", &["up"])
+    } else {
+        let output = program("hearth", &["build", "--site", SITE, "--image", "lab-node", "--path"]).output()?;
+        if !output.status.success() {
+            bail!("hearth can't tell where the node's image is: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        program("pve-lab", &["up", "--image-node", String::from_utf8(output.stdout)?.trim()])
+    };
+    steps.show("bring the lab up", &mut up)
 }
 
 /// Stops the lab.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use converge::cli::{Common, Consent, EXIT_HELP, Session};
-use converge::{Event, Events, Lock, Tool, exit};
+use converge::{Event, Events, Lock, Quiet, Tool, exit};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -36,6 +36,9 @@ enum Verb {
         /// Build only this image (a name in `images/`) and print where it is.
         #[arg(long, value_name = "NAME")]
         image: Vec<String>,
+        /// Print nothing but the path of each image's file, for a script.
+        #[arg(long, requires = "image")]
+        path: bool,
     },
     /// Observe the whole site and print the changes that are needed; ends with 2 where there are some.
     Plan,
@@ -74,8 +77,9 @@ fn dispatch(cli: &Cli, events: &dyn Events) -> Result<u8> {
     let session = Session::open(cli.common.site.as_deref())?;
     let used = Used::open(&session)?;
     match &cli.verb {
-        Verb::Build { image } if image.is_empty() => build_all(&session, &used, events),
-        Verb::Build { image } => images::build(&session.context(events, &[]), image),
+        Verb::Build { image, .. } if image.is_empty() => build_all(&session, &used, events),
+        Verb::Build { image, path: true } => images::paths(&session.context(&Quiet, &[]), image),
+        Verb::Build { image, path: false } => images::build(&session.context(events, &[]), image),
         Verb::Lock { update: true, .. } => images::lock(&session.context(events, &[]), Pins::Update),
         Verb::Lock { refresh: true, .. } => images::lock(&session.context(events, &[]), Pins::Refresh),
         Verb::Lock { .. } => images::lock(&session.context(events, &[]), Pins::Keep),

@@ -34,6 +34,19 @@ pub fn build(cx: &converge::Context<'_>, names: &[String]) -> Result<u8> {
     Ok(exit::OK)
 }
 
+/// Builds single disk images and prints the path of each one's file.
+///
+/// # Errors
+/// Whatever a build fails with, and a container image, which is no single file.
+pub fn paths(cx: &converge::Context<'_>, names: &[String]) -> Result<u8> {
+    let builder = cx.images(&|_| {})?;
+    for name in names {
+        let disk = builder.disk(name).with_context(|| format!("can't build the image '{name}'"))?;
+        println!("{}", cx.store.path(&disk.file.sha256).display());
+    }
+    Ok(exit::OK)
+}
+
 fn one(cx: &converge::Context<'_>, builder: &Builder<'_>, name: &str) -> Result<String> {
     if let Kind::Container(_) = builder.recipe(name)?.kind {
         let image = builder.container(name)?;

@@ -1,5 +1,7 @@
 //! The engine and the contract around it, with a tool whose world is a map in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
