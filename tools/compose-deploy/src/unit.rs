@@ -60,10 +60,10 @@ impl Unit<'_> {
             program = paths::PROGRAM,
             start = deadline + 120
         );
-        if !mounts.is_empty() {
-            text += "# A mount that comes late, for the file server was not up yet, brings the stack with it.\n";
+        if !mounts.is_empty() || !needs.is_empty() {
+            text += "# What it stops with, or had to wait for, brings it back: a mount whose server was late, a stack that it needs.\n";
         }
-        text + &format!("WantedBy=multi-user.target{mount_list}\n")
+        text + &format!("WantedBy=multi-user.target{need_list}{mount_list}\n")
     }
 }
 
