@@ -16,8 +16,10 @@ use crate::sandbox::Sandbox;
 use crate::scratch::Scratch;
 use crate::{Error, Result};
 
-/// Raised whenever the same recipe would come out another way.
-const BUILDER: u32 = 2;
+/// Raised whenever the same disk recipe would come out another way.
+const DISK_BUILDER: u32 = 3;
+/// The same for containers.
+const CONTAINER_BUILDER: u32 = 2;
 
 /// Where everything is.
 pub struct Settings<'a> {
@@ -159,19 +161,19 @@ impl<'a> Builder<'a> {
     }
 
     fn disk_key(&self, name: &str) -> Result<Recipe> {
-        self.key("debian-disk", name, None)
+        self.key("debian-disk", DISK_BUILDER, name, None)
     }
 
     fn container_key(&self, name: &str, base: Option<&ContainerImage>) -> Result<Recipe> {
-        self.key("container", name, base.map(|base| base.config.sha256))
+        self.key("container", CONTAINER_BUILDER, name, base.map(|base| base.config.sha256))
     }
 
     /// Returns all that determines an image, in lines that can be compared.
-    fn key(&self, kind: &str, name: &str, base: Option<Digest>) -> Result<Recipe> {
+    fn key(&self, kind: &str, builder: u32, name: &str, base: Option<Digest>) -> Result<Recipe> {
         let set = self.set(name)?;
         let recipe = serde_json::json!(self.recipe(name)?).to_string();
         let mut inputs: BTreeMap<_, _> = [
-            ("builder".to_owned(), BUILDER.to_string()),
+            ("builder".to_owned(), builder.to_string()),
             ("recipe".to_owned(), recipe),
             ("epoch".to_owned(), set.epoch.to_string()),
         ]

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use store::{Artifact, Digest, Store};
@@ -66,21 +66,21 @@ impl<'a> Fetcher<'a> {
         progress(&format!("fetching {} packages, {} MB", missing.len(), bytes / 1_000_000));
         let next = AtomicUsize::new(0);
         let failed: Mutex<Option<Error>> = Mutex::new(None);
-        let set_failed =
-            |error| failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error).to_string();
+        let fail = |error| {
+            // The first error is the one to tell; the other connections stop at their next package.
+            failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            next.store(missing.len(), Ordering::Relaxed);
+        };
         std::thread::scope(|scope| {
             for _ in 0..CONNECTIONS.min(missing.len()) {
                 scope.spawn(|| {
                     while let Some((id, package)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Err(error) = self.package(mirror, id, package) {
-                            set_failed(error);
-                            next.store(missing.len(), Ordering::Relaxed);
-                        }
+                        self.package(mirror, id, package).unwrap_or_else(fail);
                     }
                 });
             }
         });
-        failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
     fn package(&self, mirror: &Mirror, id: &str, package: &Package) -> Result<()> {

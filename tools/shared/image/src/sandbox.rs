@@ -52,7 +52,7 @@ done
 mkdir -p "$ROOT/var/lib/dpkg"
 : >>"$ROOT/var/lib/dpkg/status"
 : >>"$ROOT/var/lib/dpkg/available"
-chroot "$ROOT" sh -c 'exec dpkg --install --force-depends --force-unsafe-io --force-confold --force-confdef $EXCLUDES /mnt/bootstrap/*.deb'
+chroot "$ROOT" sh -c "exec dpkg --install --force-depends --force-unsafe-io --force-confold --force-confdef $EXCLUDES /mnt/bootstrap/*.deb"
 "#;
 
 /// Installs packages with this machine's apt, which finds the order, and the root's own dpkg. Services stay off.
@@ -206,9 +206,20 @@ impl Sandbox<'_> {
         self.step("cleaning up", CLEAN)
     }
 
+    /// Writes the script's variables as plain assignments. In the environment they would reach the packages' own scripts,
+    /// and mkinitramfs for one takes `ROOT` for the root file system of the finished machine.
+    fn variables(&self) -> String {
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+        let assign = |name: &str, value: &str| format!("{name}={}\n", quoted(value));
+        assign("ROOT", &self.root.to_string_lossy())
+            + &assign("WORK", &self.work.to_string_lossy())
+            + &assign("OVERLAY", self.overlay.as_deref().unwrap_or(""))
+            + &assign("EXCLUDES", &EXCLUDES.join(" "))
+    }
+
     /// Runs a shell script outside the root, which is `$ROOT`, with the mounts up; `$WORK` is the root's `/mnt`.
     pub(crate) fn step(&self, what: &str, script: &str) -> Result<()> {
-        let script = format!("set -eu\n{MOUNTS}\nset -x\n{script}");
+        let script = format!("set -eu\n{}{MOUNTS}\nset -x\n{script}", self.variables());
         let path = self.work.join("step.sh");
         files::write_atomic(&path, script, 0o700).map_err(Error::io("write", &path))?;
         // The death signal and --kill-child end all of it when this program is killed in the middle.
@@ -224,10 +235,6 @@ impl Sandbox<'_> {
             .env("DEBIAN_FRONTEND", "noninteractive")
             .env("DEBCONF_NONINTERACTIVE_SEEN", "true")
             .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
-            .env("ROOT", &self.root)
-            .env("WORK", &self.work)
-            .env("OVERLAY", self.overlay.as_deref().unwrap_or(""))
-            .env("EXCLUDES", EXCLUDES.join(" "))
             .folder("/")
             .deadline(Duration::from_secs(1800))
             .log(&self.log)
@@ -277,6 +284,22 @@ pub(crate) fn clamp_times(root: &Path, epoch: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_build_s_own_paths_are_no_part_of_the_environment() {
+        let sandbox = Sandbox {
+            image: "x",
+            root: "/scratch/it's/root".into(),
+            work: "/scratch/work".into(),
+            overlay: None,
+            epoch: 0,
+            log: "/log".into(),
+        };
+        let print = format!("{}printf '%s %s' \"$ROOT\" \"$OVERLAY\"; env", sandbox.variables());
+        let printed = Command::new("/bin/sh").args(["-euc", &print]).clear_env().run().unwrap().text();
+        assert!(printed.starts_with("/scratch/it's/root "), "{printed}");
+        assert!(!printed.contains("ROOT=") && !printed.contains("WORK="), "{printed}");
+    }
 
     #[test]
     fn a_path_with_blanks_and_quotes_stays_one_word() {
