@@ -101,5 +101,5 @@ pub fn tool(name: &str, verb: &str) -> Command {
 pub fn event(output: &Output, kind: &str) -> serde_json::Value {
     let text = output.text();
     let events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    events.filter(|event| event["event"] == kind).last().unwrap_or_else(|| panic!("no '{kind}' in:\n{text}"))
+    events.rev().find(|event| event["event"] == kind).unwrap_or_else(|| panic!("no '{kind}' in:\n{text}"))
 }

@@ -38,7 +38,7 @@ fn a_second_run_changes_nothing_and_asks_each_host_twice() {
 fn a_second_lab_up_finds_it_running() {
     let _turn = turn();
     let output = expect(0, &program("pve-lab").arg("up"));
-    assert!(output.text().contains("running"), "{}", output.text());
+    assert!(output.text().contains("up already"), "{}", output.text());
 }
 
 #[test]
@@ -94,10 +94,10 @@ fn drift_is_named_and_repaired() {
 }
 
 #[test]
-fn a_stopped_container_fails_the_checks_and_comes_back() {
+fn a_stopped_stack_fails_the_checks_and_comes_back() {
     let _turn = turn();
-    on(INTRANET, "docker stop $(docker ps -q --filter label=com.docker.compose.project=media)");
-    let output = expect(1, &tool("verify", "check")).text();
+    on(INTRANET, "systemctl stop hearth-stack-media.service");
+    let output = expect(1, &tool("verify", "check").args(["--only", "container/vm-intranet/media"])).text();
     assert!(output.contains("✗") && output.contains("media"), "{output}");
     assert!(expect(2, &hearth("plan")).text().contains("stack/vm-intranet/media"));
     repaired();
