@@ -161,7 +161,9 @@ fn run(cli: &Cli, session: &Session, used: &Used, consent: &Consent, events: &dy
     let built = build::build(&cx, &used.tools, &session.site.project)?;
     note_built(&built, &journal);
     session.enter_network()?;
+    let looking = Instant::now();
     let look = run::look(&mut cx, &used.pipeline, &used.tools)?;
+    let look_milliseconds = run::millis(looking);
     if !consent.yes {
         ask(&look, events)?;
     }
@@ -187,6 +189,7 @@ fn run(cli: &Cli, session: &Session, used: &Used, consent: &Consent, events: &dy
         generation: built.number,
         digest: built.digest.to_string(),
         build_milliseconds: built.milliseconds,
+        look_milliseconds,
         stages,
         artifacts: built.generation.artifacts,
         cost: converge::cli::cost(&session.fleet, used.api_calls(), begin),

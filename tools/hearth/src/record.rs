@@ -24,6 +24,8 @@ pub struct Run {
     pub digest: String,
     /// How long building took, in milliseconds.
     pub build_milliseconds: u64,
+    /// How long the first look at the whole site took, in milliseconds.
+    pub look_milliseconds: u64,
     /// The stages, in the order in which they began.
     pub stages: Vec<StageRun>,
     /// The generation's artifacts.

@@ -60,9 +60,10 @@ fn stages(run: &Run) -> String {
     let from = run.stages.iter().map(|stage| stage.begin).min().unwrap_or_default();
     let rows: String = run.stages.iter().map(|stage| stage_row(stage, from, end)).collect();
     format!(
-        "<h2>Stages <small>built in {}</small></h2>\n<div class=\"card\"><table>\n<tr><th>Stage</th><th>Tool</th>\
+        "<h2>Stages <small>built in {}, looked in {}</small></h2>\n<div class=\"card\"><table>\n<tr><th>Stage</th><th>Tool</th>\
          <th>Outcome</th><th class=\"number\">Time</th><th class=\"lane\">When</th></tr>\n{rows}</table></div>\n",
-        seconds(run.build_milliseconds)
+        seconds(run.build_milliseconds),
+        seconds(run.look_milliseconds)
     )
 }
 

@@ -1,5 +1,6 @@
 //! Downloads with a digest fixed beforehand, straight into the store.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -91,14 +92,37 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    /// Tells whether a package is here or can be fetched, without fetching it.
+    /// Finds the packages that are neither here nor on the mirror, without fetching any. Several are asked for at a time.
     ///
     /// # Errors
     /// [`Error::Fetch`] if the mirror can't be asked.
-    pub fn is_available(&self, mirror: &Mirror, package: &Package) -> Result<bool> {
-        if self.store.contains(&package.sha256) {
-            return Ok(true);
-        }
+    pub fn gone<'p>(
+        &self,
+        mirror: &Mirror,
+        packages: impl IntoIterator<Item = (&'p String, &'p Package)>,
+    ) -> Result<BTreeSet<&'p String>> {
+        let asked: Vec<_> = packages.into_iter().filter(|(_, package)| !self.store.contains(&package.sha256)).collect();
+        let next = AtomicUsize::new(0);
+        let ask = || -> Result<Vec<&'p String>> {
+            let mut gone = Vec::new();
+            while let Some((id, package)) = asked.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if !self.is_offered(mirror, package)? {
+                    gone.push(*id);
+                }
+            }
+            Ok(gone)
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..CONNECTIONS.min(asked.len())).map(|_| scope.spawn(ask)).collect();
+            let mut all = BTreeSet::new();
+            for thread in threads {
+                all.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            }
+            Ok(all)
+        })
+    }
+
+    fn is_offered(&self, mirror: &Mirror, package: &Package) -> Result<bool> {
         let url = mirror.url(&package.path);
         match self.agent.head(&url).call() {
             Ok(answer) if answer.status() == 404 => Ok(false),

@@ -60,12 +60,9 @@ fn stale(
     lock: &Lock,
 ) -> Result<BTreeSet<Request>> {
     let fetcher = Fetcher::new(&settings.store);
-    let mut gone = BTreeSet::new();
-    for (id, package) in &lock.packages {
-        if !fetcher.is_available(mirror, package)? {
-            (settings.progress)(&format!("{id} is gone from the mirror"));
-            gone.insert(id);
-        }
+    let gone = fetcher.gone(mirror, &lock.packages)?;
+    for id in &gone {
+        (settings.progress)(&format!("{id} is gone from the mirror"));
     }
     let touched = |request: &&Request| lock.sets.get(*request).is_some_and(|set| set.all().any(|id| gone.contains(id)));
     let suites: BTreeSet<_> =
