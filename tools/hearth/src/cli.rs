@@ -154,7 +154,7 @@ fn plan(cli: &Cli, session: &Session, used: &Used, events: &dyn Events) -> Resul
 
 fn run(cli: &Cli, session: &Session, used: &Used, consent: &Consent, events: &dyn Events) -> Result<u8> {
     let begin = Instant::now();
-    let begun = OffsetDateTime::now_utc().format(&Rfc3339)?;
+    let begun = OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?;
     let _lock = Lock::take(&session.site.project, session.site.name.as_str())?;
     let journal = Journal::begin(&session.site.project, &begun, events)?;
     let mut cx = session.context(&journal, &cli.common.only);

@@ -24,8 +24,12 @@ impl<'a> Journal<'a> {
     /// # Errors
     /// Whatever the file system fails with.
     pub fn begin(project: &Path, begin: &str, next: &'a dyn Events) -> Result<Self> {
+        let runs = project.join(".hearth/runs");
         let name = begin.replace(':', "-");
-        let folder = project.join(".hearth/runs").join(name);
+        // Two runs can begin in one second; the later one's name sorts behind.
+        let names = std::iter::once(name.clone()).chain((1..100).map(|number| format!("{name}-{number:02}")));
+        let free = names.map(|name| runs.join(name)).find(|folder| !folder.exists());
+        let folder = free.with_context(|| format!("{} has too many runs of {begin}", runs.display()))?;
         std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
         let path = folder.join("journal.jsonl");
         let file = File::options().create(true).append(true).open(&path);

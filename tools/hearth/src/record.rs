@@ -25,6 +25,7 @@ pub struct Run {
     /// How long building took, in milliseconds.
     pub build_milliseconds: u64,
     /// How long the first look at the whole site took, in milliseconds.
+    #[serde(default)]
     pub look_milliseconds: u64,
     /// The stages, in the order in which they began.
     pub stages: Vec<StageRun>,

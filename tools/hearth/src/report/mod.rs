@@ -73,6 +73,7 @@ fn stage_row(stage: &StageRun, from: u64, end: u64) -> String {
     let left = (stage.begin - from) as f64 / whole * 100.0;
     let width = (stage.milliseconds as f64 / whole * 100.0).min(100.0 - left);
     let outcome = stage.outcome.word();
+    let word = if stage.outcome == Outcome::Unchanged && !stage.checks.is_empty() { "passed" } else { outcome };
     let needs = match stage.needs.is_empty() {
         true => String::new(),
         false => format!("<br><span class=\"soft\">after {}</span>", escape(&stage.needs.join(", "))),
@@ -82,7 +83,7 @@ fn stage_row(stage: &StageRun, from: u64, end: u64) -> String {
          <td><div class=\"track\"><div class=\"bar {outcome}\" style=\"left:{left:.2}%;width:{width:.2}%\"></div></div></td></tr>\n",
         escape(&stage.name),
         escape(&stage.tool),
-        node("span", &format!("badge {outcome}"), outcome),
+        node("span", &format!("badge {outcome}"), word),
         seconds(stage.milliseconds),
     )
 }
@@ -119,9 +120,11 @@ fn change_row(run: &ChangeRun) -> String {
     let detail = if lines.is_empty() { String::new() } else { node("pre", "mono", &lines.join("\n")) };
     let impact = if impact.is_empty() { String::new() } else { node("div", "impact", impact) };
     let error = run.error.as_ref().map(|error| node("div", "error mono", error)).unwrap_or_default();
+    // What is new is as the site says; what is altered, removed or failed deserves a look.
+    let open = if run.change.kind == Kind::Create && run.error.is_none() { "" } else { " open" };
     format!(
-        "<div class=\"change\"><div class=\"address\"><span class=\"sign {kind}\">{sign}</span><code>{}</code><span>{time}</span>\
-         </div>{detail}{impact}{error}</div>\n",
+        "<details class=\"change\"{open}><summary><span class=\"sign {kind}\">{sign}</span><code>{}</code><span>{time}</span>\
+         </summary>{detail}{impact}{error}</details>\n",
         escape(run.change.address.as_str())
     )
 }
