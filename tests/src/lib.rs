@@ -2,6 +2,8 @@
 //!
 //! In: command lines. Out: what they printed and how they ended. Every failure panics with all of it.
 
+pub mod contract;
+
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;

@@ -11,8 +11,8 @@ use crate::steps::Steps;
 /// What is needed, by what for.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("to build the tools", &["gcc", "libc6-dev", "pkg-config", "libssl-dev", "make"]),
-    ("to build images", &["mmdebstrap", "e2fsprogs", "util-linux", "debian-archive-keyring", "zstd", "dpkg", "fdisk"]),
-    ("for the lab", &["iproute2", "openssh-client", "procps"]),
+    ("to build images", &["debian-archive-keyring", "tar", "util-linux"]),
+    ("for the lab", &["iproute2", "openssh-client"]),
 ];
 
 /// QEMU, for images and the lab. Debian 12 has 7.2, whose emulation is slower and whose packages clash with newer

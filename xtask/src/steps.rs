@@ -43,10 +43,10 @@ impl Steps {
         println!("── {name}");
         let begin = Instant::now();
         let status = command.status().with_context(|| format!("can't start {:?}", command.get_program()))?;
-        self.end(name, begin);
         if !status.success() {
             bail!("{name}: {:?} ended with {status}", command.get_program());
         }
+        self.end(name, begin);
         Ok(())
     }
 

@@ -26,8 +26,9 @@ pub fn all(quick: bool) -> Result<()> {
     }
     steps.run("build the tools", &mut cargo(&["build", "--workspace", "--bins"]))?;
     demo::images(&mut steps)?;
-    let lab =
-        steps.show("lab tests", &mut cargo(&["test", "-p", "hearth-tests", "--features", "lab", "--", "--nocapture"]));
+    demo::lab(&mut steps)?;
+    let args = ["test", "-p", "hearth-tests", "--features", "lab", "--", "--nocapture", "--test-threads=1"];
+    let lab = steps.show("lab tests", &mut cargo(&args));
     let down = steps.show("stop the lab", &mut program("pve-lab", &["down"]));
     lab.and(down)?;
     steps.summary();

@@ -79,6 +79,9 @@ pub fn reason(error: &anyhow::Error) -> Reason {
             if cause.is::<site::Errors>() {
                 return Some(Reason::Config);
             }
+            if let Some(error) = cause.downcast_ref::<image::Error>() {
+                return image_reason(error);
+            }
             match cause.downcast_ref::<remote::Error>()? {
                 remote::Error::Unreachable { .. } => Some(Reason::Unreachable),
                 remote::Error::HostKey { .. } | remote::Error::UnknownKey { .. } => Some(Reason::Refused),
@@ -86,6 +89,17 @@ pub fn reason(error: &anyhow::Error) -> Reason {
             }
         })
         .unwrap_or(Reason::Failed)
+}
+
+/// Tells errors of recipes and lock file from those of fetching and building.
+fn image_reason(error: &image::Error) -> Option<Reason> {
+    use image::Error::{Digest, Fetch, Gone, Kind, Lock, NoRecipe, NotLocked, Recipe};
+    match error {
+        Recipe { .. } | NoRecipe { .. } | Kind { .. } | Lock { .. } | NotLocked { .. } => Some(Reason::Config),
+        Digest { .. } => Some(Reason::Refused),
+        Fetch { .. } | Gone { .. } => Some(Reason::Unreachable),
+        _ => None,
+    }
 }
 
 /// Finds the hint in an error's chain of causes.
@@ -142,6 +156,12 @@ mod tests {
             describe(&error),
             "error: can't make pool tank\n  because: sda holds ext4\n  hint: name another disk"
         );
+    }
+
+    #[test]
+    fn a_recipe_that_is_not_there_is_configuration() {
+        let error = image::Error::NoRecipe { name: "x".into(), folder: "images".into(), known: "none".into() };
+        assert_eq!(reason(&anyhow::Error::new(error).context("can't build")), Reason::Config);
     }
 
     #[test]

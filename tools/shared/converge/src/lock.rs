@@ -28,7 +28,9 @@ impl Lock {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 file.read_to_string(&mut holder)?;
-                let message = format!("site '{site}' is locked by {}", holder.trim());
+                // The holder writes its name once it has the lock: a moment in which there is none.
+                let holder = if holder.trim().is_empty() { "a run that has just begun" } else { holder.trim() };
+                let message = format!("site '{site}' is locked by {holder}");
                 return Err(Failure::new(Reason::Locked, message).hint("wait for it to end, or stop it").into());
             }
             Err(TryLockError::Error(error)) => {
