@@ -40,9 +40,10 @@ pub fn install() -> Result<()> {
     }
     let mut steps = Steps::begin();
     if backports && !Path::new(BACKPORTS).exists() {
+        steps.run("package lists", &mut apt(&["update"]))?;
         println!("adding bookworm-backports as a package source, for QEMU: {BACKPORTS}");
-        std::fs::write(BACKPORTS, "deb http://deb.debian.org/debian bookworm-backports main\n")
-            .with_context(|| format!("can't write {BACKPORTS}"))?;
+        let source = format!("deb {} bookworm-backports main\n", mirror()?);
+        std::fs::write(BACKPORTS, source).with_context(|| format!("can't write {BACKPORTS}"))?;
     }
     steps.run("package lists", &mut apt(&["update"]))?;
     if !missing.is_empty() {
@@ -53,6 +54,15 @@ pub fn install() -> Result<()> {
         steps.run(&format!("install {}", qemu.join(" ")), apt(&INSTALL).args(from).args(&qemu))?;
     }
     Ok(())
+}
+
+/// Returns the mirror that the system has its packages from.
+fn mirror() -> Result<String> {
+    let output =
+        apt(&["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Codename: bookworm"]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found = text.lines().map(|line| line.trim_end_matches('/')).find(|uri| uri.ends_with("/debian"));
+    found.map(str::to_owned).context("apt's sources name no mirror of Debian 12 to add backports from")
 }
 
 const INSTALL: [&str; 4] = ["install", "-y", "-q", "--no-install-recommends"];

@@ -12,9 +12,6 @@ use crate::lock::{Lock, Package, Request, Set};
 use crate::tools::need;
 use crate::{Error, Result};
 
-/// Debian's own mirror, used where the system's apt sources name none.
-pub const OFFICIAL_MIRROR: &str = "http://deb.debian.org";
-
 /// The keys that sign Debian's archive, from the package debian-archive-keyring.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -30,35 +27,26 @@ pub struct Mirror {
     pub security: String,
 }
 
-impl Default for Mirror {
-    fn default() -> Self {
-        let [debian, security] = ["debian", "debian-security"].map(|archive| format!("{OFFICIAL_MIRROR}/{archive}"));
-        Self { debian, security }
-    }
-}
-
 impl Mirror {
-    /// Returns the mirrors that the system's apt sources name, and Debian's own for what they don't.
-    pub fn of_system() -> Self {
-        let targets = Command::new("apt-get")
-            .args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"])
-            .run()
-            .map(|output| output.text())
-            // A system without apt has no mirror of its own.
-            .unwrap_or_default();
-        Self::from_targets(&targets)
+    /// Returns the mirrors that the system's apt sources name. Where they name none of the security archive, it is taken
+    /// to stand beside the other.
+    ///
+    /// # Errors
+    /// [`Error::Command`] without apt, [`Error::NoMirror`] where its sources name no archive of Debian.
+    pub fn of_system() -> Result<Self> {
+        let args = ["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"];
+        let targets = Command::new("apt-get").args(args).run().map_err(Box::new)?;
+        Self::from_targets(&targets.text())
     }
 
-    fn from_targets(targets: &str) -> Self {
+    fn from_targets(targets: &str) -> Result<Self> {
         let find = |archive: &str| {
             let mut lines = targets.lines().map(|line| line.trim().trim_end_matches('/'));
             lines.find(|uri| uri.starts_with("http") && uri.rsplit('/').next() == Some(archive)).map(str::to_owned)
         };
-        let official = Self::default();
-        Self {
-            debian: find("debian").unwrap_or(official.debian),
-            security: find("debian-security").unwrap_or(official.security),
-        }
+        let debian = find("debian").ok_or(Error::NoMirror)?;
+        let security = find("debian-security").unwrap_or_else(|| format!("{debian}-security"));
+        Ok(Self { debian, security })
     }
 
     /// Returns the address of a locked path, which begins with its archive's name.
@@ -227,14 +215,14 @@ mod tests {
     use store::Digest;
 
     #[test]
-    fn the_system_s_mirrors_are_used_and_debian_s_own_otherwise() {
+    fn the_system_s_mirrors_are_used_and_there_must_be_one() {
         let targets = "http://mirror.example/debian/\nhttp://mirror.example/debian/\nhttps://packages.example/apt\n";
-        let mirror = Mirror::from_targets(targets);
-        assert_eq!(mirror.debian, "http://mirror.example/debian");
-        assert_eq!(mirror.security, format!("{OFFICIAL_MIRROR}/debian-security"));
+        let mirror = Mirror::from_targets(targets).unwrap();
         assert_eq!(mirror.url("debian/pool/a.deb"), "http://mirror.example/debian/pool/a.deb");
-        assert_eq!(mirror.url("debian-security/pool/a.deb"), format!("{OFFICIAL_MIRROR}/debian-security/pool/a.deb"));
-        assert_eq!(Mirror::from_targets(""), Mirror::default());
+        assert_eq!(mirror.url("debian-security/pool/a.deb"), "http://mirror.example/debian-security/pool/a.deb");
+        let other = Mirror::from_targets(&format!("{targets}http://safe.example/debian-security")).unwrap();
+        assert_eq!(other.security, "http://safe.example/debian-security");
+        assert!(matches!(Mirror::from_targets("https://packages.example/apt"), Err(Error::NoMirror)));
     }
 
     #[test]

@@ -199,7 +199,7 @@ impl<'a> Builder<'a> {
         if missing.is_empty() {
             return Ok(());
         }
-        Fetcher::new(store).packages(&Mirror::of_system(), &missing, self.settings.progress)
+        Fetcher::new(store).packages(&Mirror::of_system()?, &missing, self.settings.progress)
     }
 
     fn blobs<'s>(&'s self, packages: &[(&'s String, &'s Package)]) -> Vec<(&'s String, PathBuf)> {

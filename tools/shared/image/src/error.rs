@@ -69,6 +69,11 @@ pub enum Error {
         /// Where it was looked for.
         url: String,
     },
+    /// There is nowhere to fetch packages from.
+    #[error(
+        "apt's sources name no archive of Debian\n  hint: run apt-get update, or add one to /etc/apt/sources.list.d"
+    )]
+    NoMirror,
     /// A download failed.
     #[error("can't fetch {url}: {reason}")]
     Fetch {

@@ -229,7 +229,8 @@ mod tests {
             let _ = stream.read(&mut [0; 4096]).unwrap();
             stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
         });
-        let mirror = Mirror { debian: format!("http://{address}/debian"), ..Mirror::default() };
+        let [debian, security] = ["debian", "debian-security"].map(|archive| format!("http://{address}/{archive}"));
+        let mirror = Mirror { debian, security };
         let package = Package { size: 1, sha256: Digest::of("deb"), path: "debian/pool/sudo.deb".to_owned() };
         let id = "sudo_1.9_amd64".to_owned();
         let error = Fetcher::new(&store).packages(&mirror, &[(&id, &package)], &|_| ()).unwrap_err();

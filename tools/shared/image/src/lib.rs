@@ -23,7 +23,7 @@ mod sandbox;
 mod scratch;
 mod tools;
 
-pub use apt::{Mirror, OFFICIAL_MIRROR};
+pub use apt::Mirror;
 pub use archive::write_docker_archive;
 pub use boot::{PARTITION_START, lay_out};
 pub use builder::{Builder, Settings};

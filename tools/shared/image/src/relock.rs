@@ -31,7 +31,7 @@ pub fn relock(settings: &Settings<'_>, which: Relock) -> Result<Vec<String>> {
     for name in recipes.names() {
         wanted.extend(recipes.request(name)?);
     }
-    let mirror = Mirror::of_system();
+    let mirror = Mirror::of_system()?;
     let resolve = match which {
         Relock::All => wanted.clone(),
         Relock::Missing => missing(&wanted, &old),
