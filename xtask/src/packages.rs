@@ -85,9 +85,15 @@ fn by_hand(missing: &[&str], qemu: &[&str], backports: bool) -> String {
         let from = if backports { " (from bookworm-backports)" } else { "" };
         text += &format!("  to run machines{from}: {}\n", qemu.join(" "));
     }
-    let from = if backports { "-t bookworm-backports " } else { "" };
-    let all: Vec<_> = missing.iter().chain(qemu).copied().collect();
-    text + &format!("install them with: apt-get install --no-install-recommends {from}{}", all.join(" "))
+    let install = "apt-get install --no-install-recommends";
+    if !missing.is_empty() {
+        text += &format!("install them with: {install} {}\n", missing.join(" "));
+    }
+    if !qemu.is_empty() {
+        let from = if backports { "-t bookworm-backports " } else { "" };
+        text += &format!("install QEMU with: {install} {from}{}\n", qemu.join(" "));
+    }
+    text.trim_end().to_owned()
 }
 
 fn debian_version() -> Result<u32> {
