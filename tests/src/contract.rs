@@ -6,7 +6,7 @@ use std::path::Path;
 use remote::{Command, Output};
 
 /// A site with one host in a network namespace that there is not: it renders, and can't be reached.
-const SITE: &str = r#"
+pub const SITE: &str = r#"
 [site]
 name = "home"
 network_namespace = "hearth-no-such-namespace"
@@ -63,6 +63,24 @@ pub fn holds(program: &str, name: &str) {
     names_its_inventorys_errors(program);
     can_reach_nobody(program);
     knows_its_words(program, name);
+}
+
+/// Panics where a tool that asks hosts does not say that it has no key for them, or prints no text for `pve1` first.
+///
+/// # Panics
+/// With what the tool printed.
+pub fn asks_hosts(program: &str, site: &str, first: &str) {
+    let rendered = run(program, site, &["render"]);
+    assert_eq!((rendered.status, rendered.stderr.as_str()), (0, ""), "{rendered:?}");
+    assert!(rendered.stdout.starts_with(&format!("### {first}\n")), "{rendered:?}");
+    let json = run(program, site, &["render", "--json"]);
+    assert_eq!(json.status, 0, "{json:?}");
+    assert!(json.stdout.starts_with(&format!("{{\"place\":\"{first}\"")), "{json:?}");
+    for arguments in [&["plan"][..], &["apply", "--yes"], &["check"]] {
+        let ended = run(program, site, arguments);
+        assert_eq!(ended.status, 69, "{arguments:?}: {ended:?}");
+        assert!(ended.stderr.contains("pve1 at 192.168.1.100:22: can't read the key DIR/"), "{ended:?}");
+    }
 }
 
 fn renders(program: &str) {

@@ -138,7 +138,7 @@ pub fn stages(crew: &Crew<'_>, look: Look) -> (Vec<StageRun>, Option<anyhow::Err
                 let from = millis(crew.begin);
                 let plan = plans.lock().ok().and_then(|mut plans| plans.remove(&stage.name));
                 let plan = if board.moved(stage, crew.pipeline) { None } else { plan };
-                let result = if may { Some(one(crew, stage, plan)) } else { None };
+                let result = may.then(|| guarded(crew, stage, plan));
                 let (record, error) = record(crew, stage, from, result);
                 let outcome = record.outcome;
                 if let (Some(error), Ok(mut first)) = (error, first_error.lock()) {
@@ -155,6 +155,12 @@ pub fn stages(crew: &Crew<'_>, look: Look) -> (Vec<StageRun>, Option<anyhow::Err
     let place = |name: &str| crew.pipeline.stages.iter().position(|stage| stage.name == name);
     records.sort_by_key(|record| place(&record.name));
     (records, first_error.into_inner().unwrap_or_default())
+}
+
+/// Runs a stage; a panic in it is its failure, since the stages that need it wait to hear how it ended.
+fn guarded(crew: &Crew<'_>, stage: &Stage, plan: Option<Result<Plan>>) -> Result<Done> {
+    let work = std::panic::AssertUnwindSafe(|| one(crew, stage, plan));
+    std::panic::catch_unwind(work).unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked; the message is above")))
 }
 
 fn one(crew: &Crew<'_>, stage: &Stage, plan: Option<Result<Plan>>) -> Result<Done> {

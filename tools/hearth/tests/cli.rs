@@ -6,18 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
+use hearth_tests::contract::SITE;
 use tempfile::TempDir;
-
-const SITE: &str = r#"
-[site]
-name = "home"
-network_namespace = "hearth-no-such-namespace"
-
-[hosts.pve1]
-address = "192.0.2.1"
-api = { token_file = "token", fingerprint = "00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF" }
-ssh = { key_file = "key", known_hosts_file = "known_hosts" }
-"#;
 
 const PIPELINE: &str = "site = \"inventory/home\"\n[stages.storage]\ntool = \"zfs-init\"\n";
 
@@ -27,9 +17,6 @@ fn project() -> TempDir {
     fs::create_dir_all(&site).unwrap();
     fs::create_dir_all(folder.path().join("images")).unwrap();
     put(&site.join("site.toml"), SITE);
-    put(&site.join("token"), "root@pam!hearth=0\n");
-    put(&site.join("key"), "");
-    put(&site.join("known_hosts"), "");
     put(&folder.path().join("pipeline.toml"), PIPELINE);
     folder
 }

@@ -1,9 +1,6 @@
 //! The command line: what each sub-command prints and how it ends.
 
-use hearth_tests::contract::run;
-
 const TOOL: &str = env!("CARGO_BIN_EXE_zfs-init");
-const SITE: &str = include_str!("data/site.toml");
 
 #[test]
 fn the_command_line_keeps_the_contract() {
@@ -11,20 +8,6 @@ fn the_command_line_keeps_the_contract() {
 }
 
 #[test]
-fn render_prints_what_would_be_deployed() {
-    let rendered = run(TOOL, SITE, &["render"]);
-    assert_eq!((rendered.status, rendered.stderr.as_str()), (0, ""));
-    assert!(rendered.stdout.starts_with("### pve1:sh\n"), "{rendered:?}");
-    let json = run(TOOL, SITE, &["render", "--json"]);
-    assert_eq!(json.status, 0);
-    assert!(json.stdout.starts_with("{\"place\":\"pve1:"), "{json:?}");
-}
-
-#[test]
-fn a_key_that_is_not_there_keeps_every_host_out_of_reach() {
-    for arguments in [&["plan"][..], &["apply", "--yes"], &["check"]] {
-        let ended = run(TOOL, SITE, arguments);
-        assert_eq!(ended.status, 69, "{arguments:?}: {ended:?}");
-        assert!(ended.stderr.contains("pve1 at 192.168.1.100:22: can't read the key DIR/"), "{ended:?}");
-    }
+fn it_prints_what_it_would_deploy_and_reaches_nobody_without_a_key() {
+    hearth_tests::contract::asks_hosts(TOOL, include_str!("data/site.toml"), "pve1:sh");
 }
