@@ -14,7 +14,7 @@ pub fn all(quick: bool) -> Result<()> {
     let mut steps = Steps::begin();
     steps.time("Debian packages", |_| packages::install())?;
     steps.show("format", &mut cargo(&["fmt", "--all", "--check"]))?;
-    steps.show("lints", &mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    steps.show("lints", &mut cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]))?;
     steps.show("quick tests", &mut cargo(&["test", "--workspace"]))?;
     if quick {
         steps.summary();

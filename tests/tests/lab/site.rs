@@ -1,27 +1,11 @@
-//! The lab site from end to end: each test leaves the site as it found it, verified, so that their order is free. They
-//! share one lab and one site lock, so they run one after the other.
-
-#![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+//! The lab site from end to end: a second run, drift, each tool alone, what is refused.
 
 use std::fs;
-use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use hearth_tests::{EXTRANET, INTRANET, NODE, event, expect, hearth, lab, on, program, project, ssh, tool};
+use hearth_tests::{EXTRANET, INTRANET, NODE, event, expect, hearth, on, program, project, ssh, tool};
 
-/// One scenario at a time; one that failed must not hide the others.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    let guard = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    lab();
-    guard
-}
-
-/// A plan with nothing to change, and a run that repairs what a test broke on purpose.
-fn repaired() {
-    expect(0, &hearth("run").arg("--yes"));
-    expect(0, &hearth("plan"));
-}
+use crate::support::{Altered, repaired, turn};
 
 #[test]
 fn a_second_run_changes_nothing_and_asks_each_host_twice() {
@@ -130,31 +114,12 @@ fn the_extranet_guest_may_not_mount_the_intranets_shares() {
     assert!(said.contains("access denied") || said.contains("No such file"), "{said}");
 }
 
-/// A site of its own beside the lab's, with one text replaced.
-fn altered(name: &str, file: &str, from: &str, to: &str) -> std::path::PathBuf {
-    let folder = project().join("inventory").join(name);
-    let lab = project().join("inventory/lab");
-    let copy = remote::Command::new("cp").arg("-rT").arg(&lab).arg(&folder).run();
-    copy.expect("the site can be copied");
-    let path = folder.join(file);
-    let text = fs::read_to_string(&path).unwrap();
-    assert!(text.contains(from), "'{from}' is not in {}", path.display());
-    remote::Command::new("tee").arg(&path).stdin(text.replace(from, to)).run().unwrap();
-    folder
-}
-
 #[test]
 fn a_disk_in_use_is_refused_with_what_is_on_it() {
     let _turn = turn();
-    let folder = altered(
-        "lab-used-disk",
-        "storage.toml",
-        "[pools.tank-hdd]",
-        "[pools.tank-new]\nhost = \"pve1\"\ndisk_id = \"virtio-HEARTH-SSD\"\n\n[pools.tank-hdd]",
-    );
-    let refused = program("zfs-init").args(["apply", "--yes", "--site"]).arg(&folder).output();
-    fs::remove_dir_all(&folder).unwrap();
-    let refused = refused.unwrap();
+    let new = "[pools.tank-new]\nhost = \"pve1\"\ndisk_id = \"virtio-HEARTH-SSD\"\n\n[pools.tank-hdd]";
+    let site = Altered::new("lab-used-disk", &[("storage.toml", "[pools.tank-hdd]", new)]);
+    let refused = site.tool("zfs-init", "apply").arg("--yes").output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     println!("{said}");
     assert_eq!(refused.status, 77, "{said}");

@@ -1,0 +1,7 @@
+//! Scenarios on the lab, a module a subject: each test leaves the site as it found it, verified, so that their order is
+//! free. They share one lab and one site lock, so they run one after the other.
+
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
+mod site;
+mod support;

@@ -1,0 +1,67 @@
+//! What the scenarios share: whose turn it is, repairing, altered copies of the site.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use hearth_tests::{expect, hearth, lab, program, project};
+use remote::Command;
+
+/// One scenario at a time, on a lab that is up and converged; one that failed must not hide the others.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let guard = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    lab();
+    guard
+}
+
+/// A run that repairs what a test broke on purpose, and a plan with nothing to change.
+pub fn repaired() {
+    expect(0, &hearth("run").arg("--yes"));
+    expect(0, &hearth("plan"));
+}
+
+/// A copy of the lab's site beside it, with texts replaced; gone when dropped.
+pub struct Altered {
+    folder: PathBuf,
+}
+
+impl Altered {
+    /// Copies `inventory/lab` to `inventory/NAME` and replaces `(file, from, to)`. The site keeps its name, so the copy
+    /// is the same site with another wish.
+    pub fn new(name: &str, edits: &[(&str, &str, &str)]) -> Self {
+        let folder = project().join("inventory").join(name);
+        let copy = Command::new("cp").arg("-rT").arg(project().join("inventory/lab")).arg(&folder);
+        copy.run().expect("the site can be copied");
+        let site = Self { folder };
+        for (file, from, to) in edits {
+            let path = site.folder.join(file);
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from), "'{from}' is not in {}", path.display());
+            store::files::write_atomic(&path, text.replace(from, to), 0o644).unwrap();
+        }
+        site
+    }
+
+    /// Returns the copy's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Begins `hearth VERB` on the copy.
+    pub fn hearth(&self, verb: &str) -> Command {
+        self.tool("hearth", verb)
+    }
+
+    /// Begins `TOOL VERB` on the copy.
+    pub fn tool(&self, name: &str, verb: &str) -> Command {
+        program(name).args([verb, "--site"]).arg(self.folder()).deadline(Duration::from_secs(1500))
+    }
+}
+
+impl Drop for Altered {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
