@@ -2,6 +2,8 @@
 //!
 //! In: command lines. Out: what they printed and how they ended. Every failure panics with all of it.
 
+pub mod api;
+pub mod census;
 pub mod contract;
 
 use std::path::{Path, PathBuf};
@@ -74,7 +76,8 @@ pub const INTRANET: &str = "192.168.1.101";
 /// The address of `vm-extranet`.
 pub const EXTRANET: &str = "192.168.1.111";
 
-/// Brings the lab up and converges the lab site, once a test run.
+/// Brings the lab up and converges the lab site, once a test run. A lab that is new is saved on its way there: `bare`, with
+/// blank disks and no guest; `made`, with pools and guests; `converged`.
 ///
 /// # Panics
 /// Where either fails.
@@ -82,8 +85,42 @@ pub fn lab() {
     static LAB: OnceLock<()> = OnceLock::new();
     LAB.get_or_init(|| {
         println!("{}", expect(0, &program("pve-lab").arg("up")).text());
+        if !saved("converged").exists() {
+            if project().join(".hearth/lab/state/qemu").read_dir().is_ok_and(|mut guests| guests.next().is_some()) {
+                anew();
+            }
+            save("bare");
+            expect(0, &tool("zfs-init", "apply").arg("--yes"));
+            expect(0, &tool("vm-build", "apply").arg("--yes"));
+            save("made");
+            println!("{}", expect(0, &hearth("run").arg("--yes")).text());
+            save("converged");
+        }
         println!("{}", expect(0, &hearth("run").arg("--yes")).text());
     });
+}
+
+fn saved(name: &str) -> PathBuf {
+    project().join(".hearth/lab/saved").join(name)
+}
+
+fn save(name: &str) {
+    println!("{}", expect(0, &program("pve-lab").args(["save", name])).text());
+}
+
+/// Begins the lab again, with blank disks.
+fn anew() {
+    let image = expect(0, &hearth("build").args(["--image", "lab-node", "--path"])).text();
+    expect(0, &program("pve-lab").args(["down", "--wipe"]));
+    println!("{}", expect(0, &program("pve-lab").args(["up", "--image-node", image.trim()])).text());
+}
+
+/// Brings the lab back as it was saved: memory, disks, the API's state.
+///
+/// # Panics
+/// Where it was not saved under this name.
+pub fn restore(name: &str) {
+    println!("{}", expect(0, &program("pve-lab").args(["restore", name])).text());
 }
 
 /// Begins `hearth VERB` on the lab site.

@@ -36,6 +36,15 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Try what takes longer than CI has: kill runs at random moments, and finish them. Resumes from its record in docs/soak.
+    Soak {
+        /// How many tries in all, those of the record included.
+        #[arg(long, default_value_t = 50)]
+        tries: u64,
+        /// Where the moments are drawn from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Install the Debian packages that building and the lab need; where it may not, list them.
     Setup,
 }
@@ -45,6 +54,7 @@ fn main() -> ExitCode {
         Task::Demo { down: false } => demo::up(),
         Task::Demo { down: true } => demo::down(),
         Task::Test { quick } => test::all(quick),
+        Task::Soak { tries, seed } => test::soak(tries, seed),
         Task::Setup => packages::install(),
     };
     match outcome {

@@ -3,5 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
+mod drift;
+mod kills;
 mod site;
+#[cfg(feature = "soak")]
+mod soak;
 mod support;

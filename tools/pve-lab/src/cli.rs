@@ -50,6 +50,16 @@ enum Command {
     },
     /// Show what of the lab is there; ends 1 unless all is
     Status,
+    /// Keep the lab as it is under a name: memory, disks, the API's state; it goes on running
+    Save {
+        /// Letters, digits and -
+        name: String,
+    },
+    /// Bring the lab back as it was saved; whatever runs now is ended at once
+    Restore {
+        /// The name that it was saved under
+        name: String,
+    },
     /// Serve the API in the foreground
     Serve(Serve),
     /// Run a command inside the lab's network
@@ -112,6 +122,19 @@ fn execute(cli: &Cli) -> Result<u8, Error> {
             Ok(OK)
         }
         Command::Status => Ok(status(&lab)),
+        Command::Save { name } => {
+            let begin = std::time::Instant::now();
+            lab.save(name)?;
+            println!("the lab is saved as '{name}' after {:.1} s", begin.elapsed().as_secs_f64());
+            Ok(OK)
+        }
+        Command::Restore { name } => {
+            let begin = std::time::Instant::now();
+            let options = UpOptions { node_image: None, server: None, progress: Arc::new(|_| {}) };
+            lab.restore(name, &options)?;
+            println!("the lab is back at '{name}' after {:.1} s", begin.elapsed().as_secs_f64());
+            Ok(OK)
+        }
         Command::Serve(args) => serve_command(&cli.dir, args),
         Command::Exec { words } => Err(exec(&lab, words)),
     }

@@ -33,6 +33,8 @@ fn wrong_command_lines_end_64() {
         &["status", "x"],
         &["serve", "--listen", "x"],
         &["exec"],
+        &["save"],
+        &["restore"],
     ] {
         let (output, _folder) = run(words);
         assert_eq!(output.status, 64, "{words:?}: {}", errors(&output));
@@ -45,6 +47,21 @@ fn help_ends_0_and_goes_to_standard_output() {
     let (output, _folder) = run(&["--help"]);
     assert_eq!((output.status, output.stderr.len()), (0, 0));
     assert!(output.text().contains("A Proxmox VE API over real QEMU guests"));
+}
+
+#[test]
+fn what_is_not_there_can_be_neither_saved_nor_brought_back() {
+    let (output, folder) = run(&["save", "first"]);
+    assert_eq!((output.status, output.stdout.len()), (1, 0));
+    assert_eq!(errors(&output), "pve-lab: only a lab that is up can be saved: pve-lab up\n");
+    assert!(!folder.path().join("lab/saved").exists());
+    let (output, folder) = run(&["restore", "first"]);
+    assert_eq!((output.status, output.stdout.len()), (1, 0));
+    let place = folder.path().join("lab/saved/first/machines.json");
+    assert!(errors(&output).starts_with(&format!("pve-lab: can't read {}: No such file", place.display())));
+    let (output, _folder) = run(&["restore", "../x"]);
+    assert_eq!(output.status, 1);
+    assert_eq!(errors(&output), "pve-lab: '../x' is no name for a saved lab: letters, digits and - make one\n");
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub(crate) mod accel;
 pub(crate) mod net;
 mod node;
 mod probe;
+mod saved;
 
 use std::fs::{self, File};
 use std::io;
@@ -133,6 +134,10 @@ impl Lab {
     pub fn namespace(mut self, name: &str) -> Self {
         name.clone_into(&mut self.namespace);
         self
+    }
+
+    pub(crate) fn namespace_name(&self) -> &str {
+        &self.namespace
     }
 
     /// Returns where the lab's files are.
