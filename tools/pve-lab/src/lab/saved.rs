@@ -204,18 +204,16 @@ impl Lab {
     fn end_all(&self) -> Result<(), Error> {
         let status = self.status();
         let guests = status.guests.iter().map(|(_, pid)| *pid);
-        for number in guests.chain(status.server).chain(status.node) {
-            if let Some(pid) = Pid::from_raw(number) {
+        let all: Vec<i32> = guests.chain(status.server).chain(status.node).collect();
+        for number in &all {
+            if let Some(pid) = Pid::from_raw(*number) {
                 match kill_process(pid, Signal::KILL) {
                     Ok(()) | Err(rustix::io::Errno::SRCH) => {}
                     Err(error) => return Err(file(format!("stop process {number}"))(error.into())),
                 }
             }
         }
-        until("what runs of the lab", "end", || {
-            let left = self.status();
-            Ok(left.guests.is_empty() && left.server.is_none() && left.node.is_none())
-        })
+        until("what runs of the lab", "end", || Ok(all.iter().all(|number| process::has_ended(*number))))
     }
 
     /// Removes the lab's files, but not what is saved, nor the lock that is held.
