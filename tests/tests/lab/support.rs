@@ -2,18 +2,38 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use hearth_tests::{expect, hearth, lab, program, project};
+use hearth_tests::{expect, hearth, lab, program, project, restore};
 use remote::Command;
 
-/// One scenario at a time, on a lab that is up and converged; one that failed must not hide the others.
-pub fn turn() -> MutexGuard<'static, ()> {
+/// One scenario at a time, on a lab that is up and converged. One that failed must not hide the others: after it the lab is
+/// brought back to how it was saved.
+pub fn turn() -> Turn {
     static TURN: Mutex<()> = Mutex::new(());
     let guard = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     lab();
-    guard
+    if FAILED.swap(false, Ordering::Relaxed) {
+        restore("converged");
+    }
+    Turn { _guard: guard }
+}
+
+static FAILED: AtomicBool = AtomicBool::new(false);
+
+/// A scenario's turn; ends when dropped.
+pub struct Turn {
+    _guard: MutexGuard<'static, ()>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            FAILED.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A run that repairs what a test broke on purpose, and a plan with nothing to change.
