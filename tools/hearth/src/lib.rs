@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod cli;
+mod forward;
 mod graph;
 mod images;
 mod journal;
