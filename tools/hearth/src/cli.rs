@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use converge::cli::{Common, Consent, EXIT_HELP, Session};
-use converge::{Events, Quiet};
+use converge::{Events, Quiet, stop};
 
 use crate::forward::{self, Used};
 use crate::images::{self, Pins};
-use crate::status;
+use crate::{difference, gc, generations, rollback, status};
 
 #[derive(Parser, Debug)]
 #[command(name = "hearth", version, about, after_help = EXIT_HELP)]
@@ -41,6 +41,33 @@ enum Verb {
     },
     /// Tell what the last run came to.
     Status,
+    /// List the generations: when each was applied, how that ended, and which the site runs.
+    Generations,
+    /// Tell what differs between two generations, or between one and the inventory as it is; ends with 2 where something does.
+    Diff {
+        /// The generation to compare from, by its number.
+        #[arg(value_name = "A")]
+        before: u64,
+        /// The generation to compare with; without it, the inventory as it is.
+        #[arg(value_name = "B")]
+        after: Option<u64>,
+    },
+    /// Make a generation real again: exports, mounts, virtual machines and stacks together.
+    Rollback {
+        /// The generation's number; without it, the last that was applied well before the newest run's.
+        number: Option<u64>,
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Forget old generations and remove what nothing reaches from the store.
+    Gc {
+        /// How many of the newest generations stay; what the site runs, and would go back to, stays too.
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        keep: usize,
+        /// Only say what would be removed.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Pin the Debian packages that the images are made of, in pipeline.lock.
     Lock {
         /// Move every pin to the newest version.
@@ -66,8 +93,10 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: &Cli, events: &dyn Events) -> Result<u8> {
+    stop::listen()?;
     let session = Session::open(cli.common.site.as_deref())?;
     let used = Used::open(&session)?;
+    let (json, mut out) = (cli.common.json, std::io::stdout());
     match &cli.verb {
         Verb::Build { image, .. } if image.is_empty() => forward::build_all(&session, &used, events),
         Verb::Build { image, path: true } => images::paths(&session.context(&Quiet, &[]), image),
@@ -77,6 +106,10 @@ fn dispatch(cli: &Cli, events: &dyn Events) -> Result<u8> {
         Verb::Lock { .. } => images::lock(&session.context(events, &[]), Pins::Keep),
         Verb::Plan => forward::plan(&session, &used, &cli.common.only, events),
         Verb::Run { consent } => forward::run(&session, &used, &cli.common.only, consent, events),
-        Verb::Status => status::print(&session.site, cli.common.json, &mut std::io::stdout().lock()),
+        Verb::Status => status::print(&session.site, json, &mut out),
+        Verb::Generations => generations::print(&session.site, json, &mut out),
+        Verb::Diff { before, after } => difference::print(&session, &used, (*before, *after), json, &mut out),
+        Verb::Rollback { number, consent } => rollback::run(&session, *number, &cli.common.only, consent, events),
+        Verb::Gc { keep, dry_run } => gc::collect(&session, *keep, *dry_run, json, events),
     }
 }

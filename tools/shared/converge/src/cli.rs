@@ -132,6 +132,12 @@ impl Session {
         Ok(Self { site, store, fleet })
     }
 
+    /// Returns a session for another evaluation of the site, with the same store and sessions of its own.
+    pub fn with_site(&self, site: Site) -> Self {
+        let fleet = Fleet::new(&site);
+        Self { site, store: self.store.clone(), fleet }
+    }
+
     /// Returns the context that tools work with.
     pub fn context<'a>(&'a self, events: &'a dyn Events, only: &'a [String]) -> Context<'a> {
         Context { site: &self.site, store: &self.store, fleet: &self.fleet, events, only, absent: Default::default() }

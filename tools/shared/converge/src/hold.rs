@@ -7,6 +7,7 @@ use site::Name;
 
 use crate::change::{Plan, Step};
 use crate::context::Context;
+use crate::event::Event;
 
 /// Locks each node that a plan changes, by itself or by its guests, for the rest of the run; a node that is locked already
 /// is left so, and an empty plan locks none.
@@ -17,11 +18,16 @@ use crate::context::Context;
 /// Another run has the lock (75, with its name), or the node can't be reached.
 pub fn hold(cx: &Context<'_>, plan: &Plan) -> Result<bool> {
     let nodes: BTreeSet<Name> = plan.steps.iter().flat_map(|step| nodes(cx.site, step)).collect();
-    Ok(cx.fleet.hold(&nodes, &holder())?)
+    let new = cx.fleet.hold(&nodes, &holder())?;
+    if new {
+        let names: Vec<&str> = nodes.iter().map(Name::as_str).collect();
+        cx.events.emit(&Event::Note { message: format!("locked for this run: {}", names.join(", ")) });
+    }
+    Ok(new)
 }
 
 /// Says who we are, for whoever comes second.
-pub(crate) fn holder() -> String {
+pub fn holder() -> String {
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "someone".to_owned());
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let machine = machine.trim();

@@ -19,7 +19,7 @@ pub use context::{Context, Facts, HostFacts};
 pub use engine::{Applied, apply, collect, observe_plan, plan_from};
 pub use event::{Console, Event, Events, JsonLines, Quiet, seconds};
 pub use failure::{Failure, Reason, describe, reason};
-pub use hold::hold;
+pub use hold::{hold, holder};
 pub use lock::Lock;
 
 use std::collections::{BTreeMap, BTreeSet};

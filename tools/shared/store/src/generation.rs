@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Artifact, Digest, Error, Result, files};
+use crate::{Artifact, Digest, Error, Result, files, hold};
 
 /// Every artifact and every tool's desired state for one evaluation of a site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,7 +78,8 @@ impl Generations {
                 return Ok(number);
             }
         }
-        let new = tempfile::Builder::new().prefix(".new-").tempdir_in(&self.folder);
+        let _only = self.alone()?;
+        let new = tempfile::Builder::new().prefix(hold::UNFINISHED).tempdir_in(&self.folder);
         let new = new.map_err(Error::io("write", &self.folder))?;
         fill(new.path(), generation)?;
         let mut number = self.numbers()?.last().map_or(1, |number| number + 1);
@@ -114,6 +115,21 @@ impl Generations {
         }
         numbers.sort_unstable();
         Ok(numbers)
+    }
+
+    /// Waits until nobody else saves a generation here, then removes what a killed one left.
+    fn alone(&self) -> Result<File> {
+        let path = self.folder.join(hold::LOCK);
+        let open = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = open.map_err(Error::io("open", &path))?;
+        file.lock().map_err(Error::io("lock", &path))?;
+        for entry in fs::read_dir(&self.folder).map_err(Error::io("list", &self.folder))? {
+            let entry = entry.map_err(Error::io("list", &self.folder))?;
+            if entry.file_name().to_string_lossy().starts_with(hold::UNFINISHED) {
+                fs::remove_dir_all(entry.path()).map_err(Error::io("remove", &entry.path()))?;
+            }
+        }
+        Ok(file)
     }
 
     /// Forgets a generation; its artifacts stay in the store.
