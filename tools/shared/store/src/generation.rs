@@ -71,6 +71,7 @@ impl Generations {
         if let Some(bad) = generation.artifacts.keys().find(|name| !is_plain(name)) {
             return Err(Error::Name(bad.clone()));
         }
+        let _alone = self.alone()?;
         let digest = generation.digest();
         for number in self.numbers()?.into_iter().rev() {
             // One that can't be read is equal to none.
@@ -78,7 +79,6 @@ impl Generations {
                 return Ok(number);
             }
         }
-        let _only = self.alone()?;
         let new = tempfile::Builder::new().prefix(hold::UNFINISHED).tempdir_in(&self.folder);
         let new = new.map_err(Error::io("write", &self.folder))?;
         fill(new.path(), generation)?;

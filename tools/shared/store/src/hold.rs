@@ -1,6 +1,7 @@
 //! The lock that everybody shares who has a store open.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::Path;
 
 use crate::{Error, Result};
@@ -26,7 +27,9 @@ impl Hold {
         let file = open.map_err(Error::io("open", &path))?;
         match file.try_lock() {
             Ok(()) => {
-                sweep(root)?;
+                sweep(root, UNFINISHED)?;
+                // What is written beside its name there gets the name that tempfile gives (`files::write_atomic`).
+                sweep(&root.parent().unwrap_or(root).join("recipes"), ".tmp")?;
                 file.unlock().map_err(Error::io("unlock", &path))?;
             }
             Err(TryLockError::WouldBlock) => {}
@@ -51,10 +54,15 @@ impl Hold {
     }
 }
 
-fn sweep(root: &Path) -> Result<()> {
-    for entry in fs::read_dir(root).map_err(Error::io("list", root))? {
-        let entry = entry.map_err(Error::io("list", root))?;
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+fn sweep(folder: &Path, beginning: &str) -> Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("list", folder)(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(Error::io("list", folder))?;
+        if entry.file_name().to_string_lossy().starts_with(beginning) {
             fs::remove_file(entry.path()).map_err(Error::io("remove", &entry.path()))?;
         }
     }

@@ -53,9 +53,10 @@ fn judge(folder: &Path, what: &str) {
     }
     drop(store);
     write(folder).unwrap_or_else(|error| panic!("{what}: the next write fails: {error}"));
-    for name in ["p/store", "c/store", "p/generations"] {
+    for name in ["p/store", "c/store", "p/generations", "p/recipes", "c/recipes"] {
         let names = std::fs::read_dir(folder.join(name)).unwrap().map(|entry| entry.unwrap().file_name());
-        let left: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with(".new-")).collect();
+        let left: Vec<_> =
+            names.filter(|name| [".new-", ".tmp"].iter().any(|new| name.to_string_lossy().starts_with(new))).collect();
         assert!(left.is_empty(), "{what}: {left:?} is left in {name}");
     }
     let store = Store::open(&folder.join("p/store")).unwrap();
