@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use hearth_tests::{EXTRANET, NODE, expect, hearth, on, program, project};
+use hearth_tests::{EXTRANET, NODE, expect, hearth, on, project, restore};
 
 use crate::support::{Altered, repaired, turn};
 
@@ -12,9 +12,6 @@ const SNAPSHOTS: (&str, &str, &str) = (
     "[pools.tank-ssd.datasets]",
     "[snapshots]\nbefore_apply = true\nkeep = 2\n\n[pools.tank-ssd.datasets]",
 );
-
-/// The name that the lab is saved under.
-const SAVED: &str = "before-rollback";
 
 /// Returns the number of the generation that the site runs.
 fn running() -> u64 {
@@ -32,7 +29,6 @@ fn export_options() -> String {
 fn a_rollback_brings_exports_machines_and_stacks_back_together() {
     let _turn = turn();
     expect(0, &hearth("run").arg("--yes"));
-    expect(0, &program("pve-lab").args(["save", SAVED]));
     let (original, options) = (running(), export_options());
     let logs =
         "dataset = \"tank-hdd/logs\"\nexport_options = [\"rw\", \"sync\", \"no_subtree_check\", \"no_root_squash\"]";
@@ -82,7 +78,7 @@ fn a_rollback_brings_exports_machines_and_stacks_back_together() {
     expect(0, &as_it_is.hearth("plan"));
     drop(as_it_is);
     // A disk can't shrink, so the machines are put back.
-    expect(0, &program("pve-lab").args(["restore", SAVED]));
+    restore("converged");
     repaired();
 }
 

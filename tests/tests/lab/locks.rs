@@ -44,6 +44,8 @@ fn slow(folder: &Path) -> PathBuf {
     store::files::write_atomic(&folder.join("slow.sh"), text, 0o755).unwrap();
     let manifest = folder.join("pipeline.toml");
     let stages = fs::read_to_string(&manifest).unwrap();
+    assert!(stages.contains("needs = [\"stacks\"]"), "verify comes last");
+    let stages = stages.replace("needs = [\"stacks\"]", "needs = [\"stacks\", \"slow\"]");
     let slow = "[stages.slow]\ncommand = [\"./slow.sh\"]\nneeds = [\"storage\"]\n";
     store::files::write_atomic(&manifest, format!("{stages}\n{slow}"), 0o644).unwrap();
     begun

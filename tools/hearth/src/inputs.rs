@@ -45,14 +45,10 @@ pub fn hold(cx: &Context<'_>) -> Result<BTreeMap<String, Artifact>> {
     held.named("pipeline.toml", &site.project.join("pipeline.toml"))?;
     let templates = site.templates.values().map(|template| template.image.as_str());
     let stacks = site.stacks.values().flat_map(|stack| stack.images.values().map(|name| name.as_str()));
-    let builder = cx.images(&|_| {})?;
-    let images = builder.with_bases(templates.chain(stacks))?;
-    for name in &images {
-        let file = format!("images/{name}.toml");
-        held.named(&file, &site.project.join(&file))?;
+    let named: BTreeSet<&str> = templates.chain(stacks).collect();
+    if !named.is_empty() {
+        held.images(named)?;
     }
-    let pins = cx.store.put_bytes(builder.pins(&images)?.render().as_bytes())?;
-    held.artifacts.insert(format!("{PREFIX}{LOCK}"), pins);
     let notes = cx.store.put_bytes(&serde_json::to_vec(&held.notes)?)?;
     held.artifacts.insert(NOTES.to_owned(), notes);
     Ok(held.artifacts)
@@ -65,6 +61,19 @@ struct Held<'a> {
 }
 
 impl Held<'_> {
+    /// Takes the recipes of these images and of those that they stand on, and their pins.
+    fn images(&mut self, names: BTreeSet<&str>) -> Result<()> {
+        let builder = self.cx.images(&|_| {})?;
+        let images = builder.with_bases(names)?;
+        for name in &images {
+            let file = format!("images/{name}.toml");
+            self.named(&file, &self.cx.site.project.join(&file))?;
+        }
+        let pins = self.cx.store.put_bytes(builder.pins(&images)?.render().as_bytes())?;
+        self.artifacts.insert(format!("{PREFIX}{LOCK}"), pins);
+        Ok(())
+    }
+
     /// Takes a file, or all files of a folder. What Hearth's own tools make is no input, and what lies outside the project
     /// is not the site's.
     fn tree(&mut self, path: &Path) -> Result<()> {
