@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
 mod drift;
+mod generations;
 mod kills;
+mod locks;
 mod site;
 #[cfg(feature = "soak")]
 mod soak;

@@ -28,6 +28,18 @@ pub struct Built {
 /// Whatever a tool can't build or say.
 pub fn build(cx: &Context<'_>, tools: &[Box<dyn Tool>], project: &Path) -> Result<Built> {
     let begin = Instant::now();
+    let generation = evaluate(cx, tools)?;
+    let number = Generations::open(&project.join(".hearth/generations"))?.save(&generation)?;
+    let digest = generation.digest();
+    let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(Built { generation, number, digest, milliseconds })
+}
+
+/// Builds every artifact that the tools deploy, tools at the same time, and returns the generation without saving it.
+///
+/// # Errors
+/// Whatever a tool can't build or say.
+pub fn evaluate(cx: &Context<'_>, tools: &[Box<dyn Tool>]) -> Result<Generation> {
     let built: Vec<Result<BTreeMap<String, store::Artifact>>> = thread::scope(|scope| {
         let mut threads = Vec::new();
         for tool in tools {
@@ -50,9 +62,6 @@ pub fn build(cx: &Context<'_>, tools: &[Box<dyn Tool>], project: &Path) -> Resul
         let wanted = tool.desired(cx).with_context(|| format!("{} can't say what it wants", tool.name()))?;
         desired.insert(tool.name().to_owned(), wanted);
     }
-    let generation = Generation { site: cx.site.name.to_string(), artifacts, desired };
-    let number = Generations::open(&project.join(".hearth/generations"))?.save(&generation)?;
-    let digest = generation.digest();
-    let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(Built { generation, number, digest, milliseconds })
+    artifacts.extend(crate::inputs::hold(cx)?);
+    Ok(Generation { site: cx.site.name.to_string(), artifacts, desired })
 }

@@ -49,6 +49,14 @@ impl<'a> Journal<'a> {
         seen.iter().filter(|(name, _)| name == stage).map(|(_, change)| change.clone()).collect()
     }
 
+    /// Writes an event to the journal alone.
+    pub fn write(&self, event: &Event) {
+        if let Ok(mut file) = self.file.lock() {
+            // A journal that can't be written must not end a run that changes machines; people still see the event.
+            let _ = writeln!(file, "{}", JsonLines::line(event));
+        }
+    }
+
     /// Notes that a stage begins.
     pub fn emit_stage(&self, stage: &str) {
         self.emit(&Event::StageStarted { stage: stage.to_owned() });
@@ -75,10 +83,7 @@ impl<'a> Journal<'a> {
 
 impl Events for Journal<'_> {
     fn emit(&self, event: &Event) {
-        if let Ok(mut file) = self.file.lock() {
-            // A journal that can't be written must not end a run that changes machines; people still see the event.
-            let _ = writeln!(file, "{}", JsonLines::line(event));
-        }
+        self.write(event);
         self.note(event);
         self.next.emit(event);
     }

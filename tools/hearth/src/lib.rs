@@ -4,12 +4,18 @@
 
 pub mod build;
 pub mod cli;
+mod difference;
+mod forward;
+mod gc;
+mod generations;
 mod graph;
 mod images;
+mod inputs;
 mod journal;
 pub mod pipeline;
 pub mod record;
 pub mod report;
+mod rollback;
 mod run;
 mod stage;
 mod status;

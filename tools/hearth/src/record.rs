@@ -16,6 +16,15 @@ pub struct Run {
     pub begin: String,
     /// How it ended.
     pub outcome: Outcome,
+    /// The addresses that it was limited to; none for the whole site.
+    #[serde(default)]
+    pub only: Vec<String>,
+    /// What it could not take back, for a run that went back.
+    #[serde(default)]
+    pub stays: Vec<String>,
+    /// The snapshots that were taken before its changes, as `pve1:tank/media@hearth-…-1`.
+    #[serde(default)]
+    pub snapshots: Vec<String>,
     /// The error that ended it, where it failed.
     pub error: Option<String>,
     /// The generation's number.
@@ -106,24 +115,47 @@ impl Run {
         store::files::write_atomic(&path, text, 0o644).with_context(|| format!("can't write {}", path.display()))
     }
 
-    /// Reads the newest record of a project's site, with its folder; none where there has been no run.
+    /// Tells whether it made all of its generation real.
+    pub fn applied(&self) -> bool {
+        self.only.is_empty() && matches!(self.outcome, Outcome::Changed | Outcome::Unchanged)
+    }
+
+    /// Reads the newest record of a project's site, with its folder; none where no run has ended.
     ///
     /// # Errors
     /// Where a record can't be read.
     pub fn newest(project: &Path, site: &str) -> Result<Option<(PathBuf, Self)>> {
-        let folder = project.join(".hearth/runs");
-        let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(None) };
-        let mut runs: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        runs.sort();
-        for run in runs.into_iter().rev() {
-            let path = run.join("run.json");
+        Ok(Self::all(project, site)?.pop())
+    }
+
+    /// Reads all records of a project's site, oldest first, with their folders. A run that did not end has none.
+    ///
+    /// # Errors
+    /// Where a record can't be read.
+    pub fn all(project: &Path, site: &str) -> Result<Vec<(PathBuf, Self)>> {
+        let mut all = Vec::new();
+        for folder in folders(project) {
+            let path = folder.join("run.json");
             let Ok(text) = std::fs::read(&path) else { continue };
             let record: Self =
                 serde_json::from_slice(&text).with_context(|| format!("{} is no record of a run", path.display()))?;
             if record.site == site {
-                return Ok(Some((run, record)));
+                all.push((folder, record));
             }
         }
-        Ok(None)
+        Ok(all)
     }
+}
+
+/// Lists the folders of a project's runs, oldest first.
+pub fn folders(project: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(project.join(".hearth/runs")) else { return Vec::new() };
+    let mut runs: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    runs.sort();
+    runs
+}
+
+/// The number of the generation that a site runs, as its records have it: reality may have moved since.
+pub fn running(runs: &[(PathBuf, Run)]) -> Option<u64> {
+    runs.iter().rev().find(|(_, run)| run.applied()).map(|(_, run)| run.generation)
 }

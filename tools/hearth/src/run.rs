@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::Result;
-use converge::{Context, Event, Facts, Plan, Tool};
+use converge::{Context, Event, Facts, Plan, Tool, stop};
 use site::Name;
 
 use crate::journal::Journal;
@@ -21,6 +21,13 @@ pub struct Look {
     pub plans: BTreeMap<String, Result<Plan>>,
     /// Guests that a stage is going to make.
     pub absent: BTreeSet<Name>,
+}
+
+impl Look {
+    /// Returns the plans of the stages that could plan.
+    pub fn planned(&self) -> impl Iterator<Item = (&str, &Plan)> {
+        self.plans.iter().filter_map(|(stage, plan)| Some((stage.as_str(), plan.as_ref().ok()?)))
+    }
 }
 
 /// Observes the whole site once, one round trip a host, and plans every stage from that.
@@ -134,7 +141,7 @@ pub fn stages(crew: &Crew<'_>, look: Look) -> (Vec<StageRun>, Option<anyhow::Err
         for stage in &crew.pipeline.stages {
             let (board, plans, records, first_error) = (&board, &plans, &records, &first_error);
             scope.spawn(move || {
-                let may = board.wait(&stage.needs);
+                let may = board.wait(&stage.needs) && !stop::asked();
                 let from = millis(crew.begin);
                 let plan = plans.lock().ok().and_then(|mut plans| plans.remove(&stage.name));
                 let plan = if board.moved(stage, crew.pipeline) { None } else { plan };
@@ -222,6 +229,16 @@ fn record(
         },
     );
     (run, error)
+}
+
+/// Returns the error of a run that was asked to stop and left stages out, none of which failed.
+pub fn stopped(stages: &[StageRun]) -> Option<anyhow::Error> {
+    let left: Vec<&str> =
+        stages.iter().filter(|stage| stage.outcome == Outcome::Skipped).map(|stage| stage.name.as_str()).collect();
+    if left.is_empty() {
+        return None;
+    }
+    stop::safe_point(&format!("the stages {}", left.join(", "))).err()
 }
 
 /// Returns the milliseconds since an instant.

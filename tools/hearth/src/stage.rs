@@ -43,10 +43,14 @@ pub fn run(stage: &Stage, order: Order<'_>) -> Result<Done> {
 }
 
 fn apply(stage: &Stage, tool: &dyn Tool, order: Order<'_>) -> Result<Done> {
-    let plan = match order.plan {
+    let mut plan = match order.plan {
         Some(plan) => plan,
         None => converge::observe_plan(order.cx, tool)?,
     };
+    // The first look locks what it found to change; an earlier stage may have given more to do.
+    if converge::hold(order.cx, &plan)? {
+        plan = converge::observe_plan(order.cx, tool)?;
+    }
     for step in &plan.steps {
         order.cx.events.emit(&Event::Planned { stage: stage.name.clone(), change: step.change.clone() });
     }

@@ -11,6 +11,7 @@ mod disk;
 mod observed;
 mod probe;
 mod property;
+mod snapshot;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use serde_json::Value;
 use site::Name;
 
 pub use action::Action;
+pub use snapshot::snapshot;
 
 use diff::Diff;
 use observed::Observed;

@@ -13,7 +13,8 @@ const STYLE: &str = include_str!("style.css");
 pub fn html(run: &Run) -> String {
     let title = format!("{} · {}", run.site, run.begin);
     let body =
-        [header(run), figures(run), stages(run), changes(run), checks(run), artifacts(run), footer(run)].concat();
+        [header(run), before(run), figures(run), stages(run), changes(run), checks(run), artifacts(run), footer(run)]
+            .concat();
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Hearth: {}</title>\n\
@@ -33,6 +34,13 @@ fn header(run: &Run) -> String {
     let line = format!("{} · generation {} · {}", run.begin, run.generation, short(&run.digest));
     let error = run.error.as_ref().map(|error| node("div", "error mono", error)).unwrap_or_default();
     format!("<header><h1>Site {}</h1>{badge}<p>{}</p></header>\n{error}\n", escape(&run.site), escape(&line))
+}
+
+/// What was told before the first change: what stays as it is, and the snapshots.
+fn before(run: &Run) -> String {
+    let line = |what: &str, text: &String| node("p", "mono", &format!("{what}: {text}"));
+    let stays = run.stays.iter().map(|text| line("stays as it is", text));
+    stays.chain(run.snapshots.iter().map(|text| line("snapshot before the change", text))).collect()
 }
 
 fn figures(run: &Run) -> String {

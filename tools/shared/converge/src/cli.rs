@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::event::{Console, Event, Events, JsonLines};
 use crate::failure::{self, Failure, Reason};
 use crate::lock::Lock;
-use crate::{Tool, engine, exit};
+use crate::{Tool, engine, exit, hold, stop};
 
 /// The options that every sub-command of every tool takes.
 #[derive(Args, Clone, Debug)]
@@ -53,8 +53,8 @@ struct Cli {
 }
 
 /// The exit codes, as every `--help` shows them.
-pub const EXIT_HELP: &str = "Exit codes: 0 done, 1 failed, 2 changes pending (plan), 64 usage, 69 unreachable, 75 locked, \
-    77 refused for safety, 78 configuration.";
+pub const EXIT_HELP: &str = "Exit codes: 0 done, 1 failed or stopped, 2 changes pending (plan), 64 usage, 69 unreachable, \
+    75 locked, 77 refused for safety, 78 configuration, 130 ended at once by a second Ctrl-C.";
 
 #[derive(Subcommand, Debug)]
 enum Verb {
@@ -86,7 +86,7 @@ pub fn main(tool: &dyn Tool) -> ExitCode {
         Err(error) => return usage(&error),
     };
     let events = events(cli.common.json);
-    match run(tool, &cli, events.as_ref()) {
+    match stop::listen().and_then(|()| run(tool, &cli, events.as_ref())) {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(events.as_ref(), &error),
     }
@@ -130,6 +130,12 @@ impl Session {
             store::Store::open(&site.project.join(".hearth/store"))?.with_cache(&cache_folder()?.join("store"))?;
         let fleet = Fleet::new(&site);
         Ok(Self { site, store, fleet })
+    }
+
+    /// Returns a session for another evaluation of the site, with the same store and sessions of its own.
+    pub fn with_site(&self, site: Site) -> Self {
+        let fleet = Fleet::new(&site);
+        Self { site, store: self.store.clone(), fleet }
     }
 
     /// Returns the context that tools work with.
@@ -275,6 +281,10 @@ fn apply(tool: &dyn Tool, cx: &Context<'_>, file: Option<&Path>, consent: &Conse
     if file.is_none() && !consent.yes {
         confirm()?;
     }
+    stop::safe_point("the first change")?;
+    if hold(cx, &plan)? {
+        unchanged(&plan, &engine::observe_plan(cx, tool)?)?;
+    }
     engine::apply(cx, tool, tool.name(), &plan, &consent.allow)?;
     Ok(exit::OK)
 }
@@ -288,6 +298,15 @@ fn unmoved(now: &Plan, path: &Path) -> Result<()> {
         return Ok(());
     }
     let message = format!("reality has moved since {} was made: it is not what would be planned now", path.display());
+    Err(Failure::refused(message).hint("plan again, read it, apply that").into())
+}
+
+/// Refuses where the hosts were changed between the look and the lock: what was agreed to is not what would be done.
+fn unchanged(agreed: &Plan, now: &Plan) -> Result<()> {
+    if agreed.digest() == now.digest() {
+        return Ok(());
+    }
+    let message = format!("{}: somebody changed the site while this run looked at it", agreed.tool);
     Err(Failure::refused(message).hint("plan again, read it, apply that").into())
 }
 

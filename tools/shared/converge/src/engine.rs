@@ -12,7 +12,7 @@ use crate::change::{Impact, Plan, Step};
 use crate::context::{Context, Facts, HostFacts};
 use crate::event::Event;
 use crate::failure::{self, Failure};
-use crate::{CheckResult, Tool};
+use crate::{CheckResult, Tool, stop};
 
 /// What an apply came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,7 @@ fn failed(error: &remote::Error) -> HostFacts {
     let reason = match error {
         remote::Error::HostKey { .. } | remote::Error::UnknownKey { .. } => crate::Reason::Refused,
         remote::Error::Unreachable { .. } => crate::Reason::Unreachable,
+        remote::Error::Locked { .. } => crate::Reason::Locked,
         _ => crate::Reason::Failed,
     };
     HostFacts::Failed(reason, message)
@@ -98,15 +99,18 @@ pub fn plan_from(cx: &Context<'_>, tool: &dyn Tool, facts: &Facts) -> Result<Pla
 ///
 /// # Errors
 /// A refusal where data would be lost without consent, before anything is done; the first step's error of each lane,
-/// and no further wave; a failure where something still differs afterwards.
+/// and no further wave; a failure where something still differs afterwards; where it was asked to stop, what was done
+/// until then and what was not.
 pub fn apply(cx: &Context<'_>, tool: &dyn Tool, stage: &str, plan: &Plan, allow: &[String]) -> Result<Applied> {
     consent(plan, allow)?;
     if plan.steps.is_empty() {
         return Ok(Applied { changes: 0 });
     }
+    let done = Mutex::default();
     for lanes in waves(&plan.steps).values() {
-        apply_wave(cx, tool, stage, lanes)?;
+        apply_wave(cx, tool, stage, lanes, &done)?;
     }
+    stopped(tool, plan, &done.into_inner().unwrap_or_default())?;
     let left = observe_plan(cx, tool)
         .with_context(|| format!("{} applied its changes but can't observe them", tool.name()))?;
     if left.steps.is_empty() {
@@ -127,13 +131,35 @@ fn waves(steps: &[Step]) -> BTreeMap<u32, Lanes<'_>> {
     waves
 }
 
+/// Says where it stopped, where it did: what was done, and what was not.
+fn stopped(tool: &dyn Tool, plan: &Plan, done: &[String]) -> Result<()> {
+    let left: Vec<&str> = plan.steps.iter().map(|step| step.change.address.as_str()).collect();
+    let left: Vec<&str> = left.into_iter().filter(|address| !done.iter().any(|one| one == address)).collect();
+    let Some(next) = left.first() else { return Ok(()) };
+    let made = if done.is_empty() { "nothing".to_owned() } else { done.join(", ") };
+    let message = format!(
+        "{} stopped before {next}, as it was asked to: {} of {} changes were made\n  made: {made}\n  not made: {}",
+        tool.name(),
+        done.len(),
+        plan.steps.len(),
+        left.join(", ")
+    );
+    Err(stop::failure(message).into())
+}
+
 /// Applies the lanes of one wave at the same time and waits for all of them.
-fn apply_wave(cx: &Context<'_>, tool: &dyn Tool, stage: &str, lanes: &Lanes<'_>) -> Result<()> {
+fn apply_wave(
+    cx: &Context<'_>,
+    tool: &dyn Tool,
+    stage: &str,
+    lanes: &Lanes<'_>,
+    done: &Mutex<Vec<String>>,
+) -> Result<()> {
     let errors = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for steps in lanes.values() {
             scope.spawn(|| {
-                if let Err(error) = apply_lane(cx, tool, stage, steps)
+                if let Err(error) = apply_lane(cx, tool, stage, steps, done)
                     && let Ok(mut errors) = errors.lock()
                 {
                     errors.push(error);
@@ -162,16 +188,29 @@ fn consent(plan: &Plan, allow: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn apply_lane(cx: &Context<'_>, tool: &dyn Tool, stage: &str, steps: &[&Step]) -> Result<()> {
+/// Applies the steps of a lane; between them is where it can be stopped.
+fn apply_lane(
+    cx: &Context<'_>,
+    tool: &dyn Tool,
+    stage: &str,
+    steps: &[&Step],
+    done: &Mutex<Vec<String>>,
+) -> Result<()> {
     for step in steps {
+        if stop::asked() {
+            return Ok(());
+        }
         let address = step.change.address.to_string();
         cx.events.emit(&Event::Applying { stage: stage.to_owned(), address: address.clone() });
         let begin = Instant::now();
         let outcome = tool.apply(cx, step).with_context(|| format!("can't apply {address}"));
         let error = outcome.as_ref().err().map(failure::describe);
         let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        cx.events.emit(&Event::Applied { stage: stage.to_owned(), address, error, milliseconds });
+        cx.events.emit(&Event::Applied { stage: stage.to_owned(), address: address.clone(), error, milliseconds });
         outcome?;
+        if let Ok(mut done) = done.lock() {
+            done.push(address);
+        }
     }
     Ok(())
 }

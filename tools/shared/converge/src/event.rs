@@ -12,6 +12,13 @@ use crate::change::Change;
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
 pub enum Event {
+    /// A run began.
+    RunStarted {
+        /// The site.
+        site: String,
+        /// Who runs it: user, machine, process, command line and time.
+        holder: String,
+    },
     /// A stage began.
     StageStarted {
         /// Its name.
@@ -170,6 +177,7 @@ impl Console {
 impl Events for Console {
     fn emit(&self, event: &Event) {
         match event {
+            Event::RunStarted { .. } => {}
             Event::StageStarted { stage } => self.begin(stage, format!("{stage}: looking")),
             Event::StageEnded { stage, outcome, changes, milliseconds } => {
                 self.end(stage);

@@ -2,7 +2,7 @@
 
 /// All went well; for `plan`: there is nothing to change.
 pub const OK: u8 = 0;
-/// Something failed.
+/// Something failed, or was stopped at a safe point by Ctrl-C or SIGTERM.
 pub const FAILED: u8 = 1;
 /// `plan` found changes.
 pub const CHANGES_PENDING: u8 = 2;
@@ -16,3 +16,5 @@ pub const LOCKED: u8 = 75;
 pub const REFUSED: u8 = 77;
 /// The inventory, a manifest or an image file is wrong (EX_CONFIG).
 pub const CONFIG: u8 = 78;
+/// Ended at once by a second Ctrl-C or SIGTERM, wherever it was (128 and the number of SIGINT, as shells have it).
+pub const INTERRUPTED: u8 = 130;

@@ -79,11 +79,15 @@ pub fn reason(error: &anyhow::Error) -> Reason {
             if cause.is::<site::Errors>() {
                 return Some(Reason::Config);
             }
+            if matches!(cause.downcast_ref::<store::Error>(), Some(store::Error::InUse(_))) {
+                return Some(Reason::Locked);
+            }
             if let Some(error) = cause.downcast_ref::<image::Error>() {
                 return image_reason(error);
             }
             match cause.downcast_ref::<remote::Error>()? {
                 remote::Error::Unreachable { .. } => Some(Reason::Unreachable),
+                remote::Error::Locked { .. } => Some(Reason::Locked),
                 remote::Error::HostKey { .. } | remote::Error::UnknownKey { .. } => Some(Reason::Refused),
                 _ => None,
             }
@@ -110,9 +114,10 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
     })
 }
 
-/// Says what to do about a host key that is not the pinned one.
+/// Says what to do about a lock that is taken, or a host key that is not the pinned one.
 pub(crate) fn key_hint(error: &remote::Error) -> Option<String> {
     match error {
+        remote::Error::Locked { .. } => Some("wait for it to end, or stop it".to_owned()),
         remote::Error::HostKey { host, file, .. } => Some(format!(
             "if {host} was rebuilt and the new key is its own, remove its line from {file}; otherwise someone is in between"
         )),

@@ -10,13 +10,16 @@ mod engine;
 mod event;
 pub mod exit;
 mod failure;
+mod hold;
 mod lock;
+pub mod stop;
 
 pub use change::{Address, Change, Impact, Kind, Plan, Step};
 pub use context::{Context, Facts, HostFacts};
 pub use engine::{Applied, apply, collect, observe_plan, plan_from};
 pub use event::{Console, Event, Events, JsonLines, Quiet, seconds};
 pub use failure::{Failure, Reason, describe, reason};
+pub use hold::{hold, holder};
 pub use lock::Lock;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -37,11 +37,21 @@ impl Lock {
                 return Err(error).with_context(|| format!("can't lock {}", path.display()));
             }
         }
-        let command = std::env::args().collect::<Vec<_>>().join(" ");
         file.set_len(0)?;
         file.rewind()?;
-        writeln!(file, "process {} (`{command}`)", std::process::id())?;
+        writeln!(file, "{}", crate::hold::holder())?;
         Ok(Self { _file: file })
+    }
+
+    /// Returns who has the lock of a project folder for a site; none where nobody has.
+    pub fn holder(project: &Path, site: &str) -> Option<String> {
+        let mut file = File::open(project.join(".hearth/locks").join(format!("{site}.lock"))).ok()?;
+        if !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
+            return None;
+        }
+        let mut holder = String::new();
+        file.read_to_string(&mut holder).ok()?;
+        Some(holder.trim().to_owned())
     }
 }
 
@@ -56,8 +66,12 @@ mod tests {
         let error = Lock::take(folder.path(), "lab").unwrap_err();
         assert_eq!(crate::reason(&error), Reason::Locked);
         assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(error.to_string().contains(", since 20"), "{error}");
+        let named = error.to_string().strip_prefix("site 'lab' is locked by ").map(str::to_owned);
+        assert_eq!(Lock::holder(folder.path(), "lab"), named);
         assert!(Lock::take(folder.path(), "home").is_ok());
         drop(lock);
+        assert_eq!(Lock::holder(folder.path(), "lab"), None);
         assert!(Lock::take(folder.path(), "lab").is_ok());
     }
 }

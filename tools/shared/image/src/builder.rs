@@ -53,6 +53,14 @@ impl<'a> Builder<'a> {
         Ok(Self { settings, recipes, lock })
     }
 
+    pub(crate) fn recipes(&self) -> &Recipes {
+        &self.recipes
+    }
+
+    pub(crate) fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
     /// Returns the names of all images.
     pub fn names(&self) -> Vec<String> {
         self.recipes.names().map(str::to_owned).collect()

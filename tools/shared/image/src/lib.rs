@@ -13,6 +13,7 @@ mod container;
 mod disk;
 mod error;
 mod fetch;
+mod held;
 pub mod iso9660;
 mod layer;
 pub mod lock;

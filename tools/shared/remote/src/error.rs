@@ -57,6 +57,14 @@ pub enum Error {
         /// The end of its standard error.
         stderr: String,
     },
+    /// Another run has the host's lock.
+    #[error("{host} is locked by {holder}")]
+    Locked {
+        /// The host.
+        host: String,
+        /// Who has it, in the words that it left there.
+        holder: String,
+    },
     /// The connection broke in the middle of a step, or a file could not be sent.
     #[error("{host}: {step}")]
     Broken {

@@ -1,6 +1,6 @@
 //! SSH sessions to the hosts and guests of a site: one a host, opened when first asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,6 +107,20 @@ impl Fleet {
         let host = self.named(name)?;
         host.wait(deadline)?;
         Ok(host)
+    }
+
+    /// Takes the lock of each of these hosts, for as long as this fleet lives; one that is held already is left as it is.
+    ///
+    /// Returns whether one was taken now: what was observed before that may have changed since.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] that names the holder; the locks taken until then stay taken.
+    pub fn hold(&self, names: &BTreeSet<Name>, holder: &str) -> Result<bool, Error> {
+        let mut new = false;
+        for name in names {
+            new |= self.named(name)?.hold(holder)?;
+        }
+        Ok(new)
     }
 
     /// Asks every host all its questions in one round trip each, hosts in parallel.

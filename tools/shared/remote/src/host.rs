@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::fleet::{Answers, Counters, Probe};
 use crate::link::{Ended, Link, Target, Trouble};
 use crate::local::{Output, tail};
+use crate::lock;
 use crate::quote::quote;
 
 /// How long is tried to connect.
@@ -24,12 +25,14 @@ const ENDED: &[u8] = b"\0hearth-ended\0";
 pub struct Host {
     target: Target,
     link: Mutex<Option<Link>>,
+    /// Who we are, where we hold the host's lock.
+    kept: Mutex<Option<String>>,
     counters: Arc<Counters>,
 }
 
 impl Host {
     pub(crate) fn new(target: Target, counters: Arc<Counters>) -> Self {
-        Self { target, link: Mutex::new(None), counters }
+        Self { target, link: Mutex::new(None), kept: Mutex::new(None), counters }
     }
 
     /// Runs a script as root with `sh -eu` and returns what it printed. Its commands have no standard input.
@@ -94,8 +97,17 @@ impl Host {
         &self.target
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Link>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Link>> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who holds the host's lock for us. To be asked for before the session, never while that is held by the same thread.
+    pub(crate) fn kept(&self) -> MutexGuard<'_, Option<String>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count_round_trip(&self) {
+        Counters::add(&self.counters.round_trips, 1);
     }
 
     fn linked(&self, link: &mut Option<Link>, end: Instant) -> Result<(), Error> {
@@ -103,8 +115,9 @@ impl Host {
         while link.is_none() {
             let left = end.saturating_duration_since(Instant::now()).clamp(Duration::from_secs(1), CONNECT / 2);
             match Link::open(&self.target, left) {
-                Ok(open) => {
+                Ok(mut open) => {
                     Counters::add(&self.counters.sessions, 1);
+                    self.renew(&mut open)?;
                     *link = Some(open);
                 }
                 Err(error @ Error::Unreachable { .. }) => {
@@ -120,6 +133,13 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// Takes the host's lock again, where it was held on the session before.
+    fn renew(&self, link: &mut Link) -> Result<(), Error> {
+        // Whoever is taking the lock at this moment has the guard, and takes it on this very session.
+        let Ok(kept) = self.kept.try_lock() else { return Ok(()) };
+        kept.as_deref().map_or(Ok(()), |holder| lock::renew(link, &self.target, holder))
     }
 
     fn execute(&self, script: &str, input: Option<&mut dyn Read>, deadline: Duration) -> Result<Output, Error> {

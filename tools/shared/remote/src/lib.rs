@@ -10,6 +10,7 @@ mod host;
 mod known_hosts;
 mod link;
 pub mod local;
+mod lock;
 mod quote;
 
 pub use error::Error;

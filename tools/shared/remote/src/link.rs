@@ -42,6 +42,8 @@ impl Target {
 
 /// An open connection.
 pub(crate) struct Link {
+    /// The channel of the program that holds the host's lock. Before the session, so that it is dropped first.
+    kept: Option<Channel>,
     session: Session,
     socket: Arc<TcpStream>,
 }
@@ -90,7 +92,7 @@ impl Link {
             broken(told(&error.into(), &what))
         })?;
         session.set_blocking(false);
-        Ok(Self { session, socket })
+        Ok(Self { kept: None, session, socket })
     }
 
     /// Runs a command with this input and returns how it ended, all that it printed included.
@@ -110,6 +112,34 @@ impl Link {
         // After a signal, the exit status is 0.
         let status = signal.map_or(code, |name| 128 + number(&name));
         Ok(Ended { status, stdout, stderr, sent })
+    }
+
+    /// Starts a command whose channel stays open while others run.
+    pub(crate) fn begin(&self, command: &str, end: Instant) -> Result<Channel, Trouble> {
+        let mut channel = self.until(end, || self.session.channel_session())?;
+        self.until(end, || channel.exec(command))?;
+        Ok(channel)
+    }
+
+    /// Reads the first line that a command prints; less where it prints no more.
+    pub(crate) fn line(&self, channel: &mut Channel, end: Instant) -> Result<String, Trouble> {
+        let mut text = Vec::new();
+        let mut byte = [0];
+        while !text.ends_with(b"\n") && text.len() < 4096 {
+            match channel.read(&mut byte) {
+                Ok(0) if channel.eof() => break,
+                Ok(0) => self.wait(end)?,
+                Ok(_) => text.push(byte[0]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(end)?,
+                Err(error) => return Err(Trouble::Broken(error)),
+            }
+        }
+        Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
+    }
+
+    /// Keeps a channel open for as long as the connection is.
+    pub(crate) fn keep(&mut self, channel: Channel) {
+        self.kept = Some(channel);
     }
 
     /// Repeats a call that would block until it is done or the time is over.

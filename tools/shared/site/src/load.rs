@@ -53,6 +53,19 @@ fn named_above(here: &Path) -> Result<PathBuf, Errors> {
 /// # Errors
 /// All that is wrong with it.
 pub fn load(folder: &Path) -> Result<Site, Errors> {
+    read_folder(folder, |scope| scope)
+}
+
+/// Loads a copy of a site, as it was when a generation was made of it. A file that the copy does not have, as a key, is
+/// where the site itself says that it is.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_copy(folder: &Path, of: &Site) -> Result<Site, Errors> {
+    read_folder(folder, |scope| scope.copy_of(of.folder.clone(), of.project.clone()))
+}
+
+fn read_folder(folder: &Path, adapt: impl FnOnce(Scope) -> Scope) -> Result<Site, Errors> {
     let absolute = folder.canonicalize().map_err(|error| {
         let finding = Finding::nowhere(format!("can't open the site {}: {error}", folder.display()));
         Errors::one(finding.help("a site is a folder of TOML files; name it with --site DIR"))
@@ -66,7 +79,7 @@ pub fn load(folder: &Path) -> Result<Site, Errors> {
         Ok(read) => read,
         Err(findings) => return Err(Errors::new(sources, findings)),
     };
-    let scope = Scope::new(absolute.clone(), project.to_owned(), findings);
+    let scope = adapt(Scope::new(absolute.clone(), project.to_owned(), findings));
     let site = read::site(&root, &scope);
     scope.resolve(&root);
     if let Some(site) = &site {

@@ -22,6 +22,11 @@ pub struct Site {
     pub project: PathBuf,
     /// The network namespace (ip-netns(8)) in which the site's addresses live; none for a site on the real network.
     pub network_namespace: Option<String>,
+    /// Snapshots before a change; none where the site does not ask for them.
+    pub snapshots: Option<Snapshots>,
+    /// The files and folders beside its TOML files that the site is evaluated from: stacks, public keys, user-data.
+    #[serde(skip)]
+    pub inputs: Vec<PathBuf>,
     /// The network that the guests are on.
     pub network: Network,
     /// The Proxmox nodes.
@@ -40,6 +45,13 @@ pub struct Site {
     pub stacks: IndexMap<Name, Stack>,
     /// Smoke tests that the site adds to those which follow from it.
     pub checks: IndexMap<Name, Check>,
+}
+
+/// ZFS snapshots before a change (`[snapshots]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Snapshots {
+    /// How many of those that Hearth took are kept, by dataset.
+    pub keep: u32,
 }
 
 /// The network that guests get their static addresses in (`[network]`).

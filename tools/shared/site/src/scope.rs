@@ -81,6 +81,9 @@ pub(crate) struct Scope {
     pub(crate) folder: PathBuf,
     /// The project's folder.
     pub(crate) project: PathBuf,
+    /// Where the inventory and its project really are, where this is a copy of what they were.
+    original: Option<(PathBuf, PathBuf)>,
+    inputs: RefCell<Vec<PathBuf>>,
     home: Option<PathBuf>,
     findings: RefCell<Vec<Finding>>,
     references: RefCell<Vec<Reference>>,
@@ -91,7 +94,23 @@ impl Scope {
     pub(crate) fn new(folder: PathBuf, project: PathBuf, findings: Vec<Finding>) -> Self {
         let home = std::env::var_os("HOME").map(PathBuf::from);
         let (references, claims) = (RefCell::default(), RefCell::default());
-        Self { folder, project, home, findings: RefCell::new(findings), references, claims }
+        let (original, inputs) = (None, RefCell::default());
+        Self { folder, project, original, inputs, home, findings: RefCell::new(findings), references, claims }
+    }
+
+    /// Says that the inventory is a copy, and where the real one is: a path to a file that the copy does not have is the
+    /// real one's.
+    pub(crate) fn copy_of(self, folder: PathBuf, project: PathBuf) -> Self {
+        Self { original: Some((folder, project)), ..self }
+    }
+
+    /// Notes a file or folder that the site is evaluated from. Never one that is secret: it is kept with the generation.
+    pub(crate) fn input(&self, path: &Path) {
+        self.inputs.borrow_mut().push(path.to_owned());
+    }
+
+    pub(crate) fn inputs(&self) -> Vec<PathBuf> {
+        self.inputs.borrow().clone()
     }
 
     pub(crate) fn report(&self, finding: Finding) {
@@ -115,7 +134,8 @@ impl Scope {
 
     /// Tells whether a file is one of those that Hearth's own tools make.
     pub(crate) fn is_made(&self, path: &Path) -> bool {
-        path.starts_with(self.project.join(".hearth"))
+        let original = self.original.as_ref().map(|(_, project)| project);
+        original.into_iter().chain([&self.project]).any(|project| path.starts_with(project.join(".hearth")))
     }
 
     /// Makes a path of the inventory absolute: `~/` is the home folder, all else is relative to the inventory's folder.
@@ -129,7 +149,10 @@ impl Scope {
             }
             (None, _) => self.folder.join(text),
         };
-        Some(normal(&joined))
+        match &self.original {
+            Some((folder, _)) if !joined.exists() => Some(normal(&folder.join(text))),
+            _ => Some(normal(&joined)),
+        }
     }
 
     /// Checks every reference against what is there, and that no value is given twice.

@@ -1,12 +1,14 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
+use crate::hold::{self, Hold};
 use crate::{Digest, Error, Result, files};
 
 /// An immutable file of the store.
@@ -19,20 +21,23 @@ pub struct Artifact {
 }
 
 /// A folder of artifacts, each under its digest, with an optional second folder that is shared as a cache.
+///
+/// Whoever has it open shares a lock on it, so that nothing is collected under a run or a build.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
     cache: Option<PathBuf>,
+    held: Vec<Arc<Hold>>,
 }
 
 impl Store {
-    /// Opens a store, making its folder where it is missing. Recipes go to the folder `recipes` beside it.
+    /// Opens a store, making its folder where it is missing. Recipes go to the folder `recipes` beside it. What a
+    /// killed writer left is removed where nobody else has the store open.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn open(root: &Path) -> Result<Self> {
-        fs::create_dir_all(root).map_err(Error::io("make", root))?;
-        Ok(Self { root: root.to_owned(), cache: None })
+        Ok(Self { root: root.to_owned(), cache: None, held: vec![Arc::new(Hold::open(root)?)] })
     }
 
     /// Adds a second store: artifacts and recipes missing here are taken from it, and what is put here goes to it too,
@@ -40,14 +45,23 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn with_cache(self, cache_root: &Path) -> Result<Self> {
-        fs::create_dir_all(cache_root).map_err(Error::io("make", cache_root))?;
-        Ok(Self { cache: Some(cache_root.to_owned()), ..self })
+    pub fn with_cache(mut self, cache_root: &Path) -> Result<Self> {
+        self.held.push(Arc::new(Hold::open(cache_root)?));
+        self.cache = Some(cache_root.to_owned());
+        Ok(self)
     }
 
     /// Returns the store's folder.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Keeps everybody else out of the store, cache aside, for as long as this store is open.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] where another process has it open.
+    pub(crate) fn keep_others_out(&self) -> Result<()> {
+        self.held.first().map_or(Ok(()), |hold| hold.exclusive(&self.root))
     }
 
     pub(crate) fn cache_root(&self) -> Option<&Path> {
@@ -96,7 +110,7 @@ impl Store {
     }
 
     /// Opens an artifact for reading. The content is hashed as it is read; the read that reaches the end fails if it is
-    /// not what the name says.
+    /// not what the name says, and the file is removed then, so that the next run fetches or builds it anew.
     ///
     /// # Errors
     /// [`Error::Missing`] and [`Error::Io`].
@@ -117,10 +131,19 @@ impl Store {
         }
         let path = self.path(digest);
         let (found, size) = Digest::of_file(&path).map_err(Error::io("read", &path))?;
-        if found == *digest { Ok(size) } else { Err(Error::Altered { path, wanted: *digest, found }) }
+        if found == *digest {
+            return Ok(size);
+        }
+        let _ = fs::remove_file(&path);
+        // The cache may hold it whole.
+        if matches!(self.import(digest), Ok(true)) {
+            return self.path(digest).metadata().map(|file| file.len()).map_err(Error::io("look at", &path));
+        }
+        Err(Error::Altered { path, wanted: *digest, found })
     }
 
-    /// Takes an artifact from the cache: hard link or copy, hashed before it gets its name here.
+    /// Takes an artifact from the cache: hard link or copy, hashed before it gets its name here. A file that the cache
+    /// holds altered is removed: nobody could use it, and it would keep a whole one out.
     fn import(&self, digest: &Digest) -> Result<bool> {
         let Some(from) = self.cache.as_ref().map(|cache| cache.join(digest.to_string())) else { return Ok(false) };
         if !from.is_file() {
@@ -128,6 +151,7 @@ impl Store {
         }
         let (found, _) = Digest::of_file(&from).map_err(Error::io("read", &from))?;
         if found != *digest {
+            let _ = fs::remove_file(&from);
             return Err(Error::Altered { path: from, wanted: *digest, found });
         }
         link_or_copy(&from, &self.path(digest))?;
@@ -196,6 +220,15 @@ impl VerifiedReader {
         Ok(Self { file, path, wanted, hasher: Sha256::new() })
     }
 
+    /// Removes the altered file, unless its name stands for another one by now.
+    fn put_aside(&self) {
+        let number = |file: io::Result<fs::Metadata>| file.map(|file| (file.dev(), file.ino())).ok();
+        let own = number(self.file.metadata());
+        if own.is_some() && own == number(self.path.metadata()) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
     /// Returns the file's size in bytes, before anything is said of its content.
     ///
     /// # Errors
@@ -212,6 +245,7 @@ impl Read for VerifiedReader {
         if n == 0 && !buffer.is_empty() {
             let found = Digest::from_bytes(self.hasher.clone().finalize().into());
             if found != self.wanted {
+                self.put_aside();
                 let altered = Error::Altered { path: self.path.clone(), wanted: self.wanted, found };
                 return Err(io::Error::new(io::ErrorKind::InvalidData, altered));
             }
@@ -222,7 +256,11 @@ impl Read for VerifiedReader {
 
 fn temporary(folder: &Path) -> Result<NamedTempFile> {
     let mode = fs::Permissions::from_mode(0o444);
-    tempfile::Builder::new().prefix(".new-").permissions(mode).tempfile_in(folder).map_err(Error::io("write", folder))
+    tempfile::Builder::new()
+        .prefix(hold::UNFINISHED)
+        .permissions(mode)
+        .tempfile_in(folder)
+        .map_err(Error::io("write", folder))
 }
 
 fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<u64> {
@@ -262,6 +300,13 @@ mod tests {
         (folder, store)
     }
 
+    /// Lists the store, its lock aside.
+    fn names(store: &Store) -> Vec<String> {
+        let entries = fs::read_dir(store.root()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name != hold::LOCK).collect()
+    }
+
     fn alter(path: &Path, bytes: &[u8]) {
         fs::remove_file(path).unwrap();
         File::create(path).unwrap().write_all(bytes).unwrap();
@@ -279,7 +324,7 @@ mod tests {
         let mut text = String::new();
         store.read(&artifact.sha256).unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello");
-        assert_eq!(fs::read_dir(store.root()).unwrap().count(), 1);
+        assert_eq!(names(&store), [artifact.sha256.to_string()]);
     }
 
     #[test]
@@ -292,7 +337,14 @@ mod tests {
             let error = store.read(&artifact.sha256).unwrap().read_to_end(&mut all).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
             assert!(error.to_string().contains(&artifact.sha256.to_string()), "{error}");
+            // What is altered is gone, so that whoever asks next makes it anew.
+            assert!(!store.contains(&artifact.sha256));
+            store.put_bytes(wrong).unwrap();
+            store.put_bytes(b"hello").unwrap();
+            alter(&store.path(&artifact.sha256), wrong);
             assert!(matches!(store.verify(&artifact.sha256), Err(Error::Altered { .. })));
+            store.put_bytes(b"hello").unwrap();
+            assert_eq!(store.verify(&artifact.sha256).unwrap(), 5);
         }
     }
 
@@ -302,9 +354,9 @@ mod tests {
         let mut writer = store.writer().unwrap();
         writer.write_all(b"half").unwrap();
         assert!(!store.contains(&Digest::of("half")));
-        assert!(!fs::read_dir(store.root()).unwrap().any(|entry| entry.unwrap().file_name().len() == 64));
+        assert!(!names(&store).iter().any(|name| name.len() == 64));
         drop(writer);
-        assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
+        assert!(names(&store).is_empty());
         assert!(matches!(store.read(&Digest::of("half")), Err(Error::Missing(_))));
     }
 
@@ -318,5 +370,27 @@ mod tests {
         let second = Store::open(&folder.path().join("second")).unwrap().with_cache(&cache).unwrap();
         assert_eq!(second.verify(&good).unwrap(), 4);
         assert!(!second.contains(&bad));
+        // The altered one has left the cache, and a whole one can take its place.
+        second.put_bytes(b"bad!").unwrap();
+        assert_eq!(fs::read(cache.join(bad.to_string())).unwrap(), b"bad!");
+        alter(&second.path(&good), b"bad");
+        assert_eq!(second.verify(&good).unwrap(), 4, "the cache mends it");
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_goes_when_nobody_else_has_the_store_open() {
+        let (_folder, store) = store();
+        let left = store.root().join(".new-left");
+        alter_new(&left);
+        drop(Store::open(store.root()).unwrap());
+        assert!(left.exists(), "somebody has the store open, and it may be theirs");
+        let root = store.root().to_owned();
+        drop(store);
+        drop(Store::open(&root).unwrap());
+        assert!(!left.exists());
+    }
+
+    fn alter_new(path: &Path) {
+        File::create(path).unwrap().write_all(b"half").unwrap();
     }
 }

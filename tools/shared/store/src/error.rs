@@ -23,7 +23,7 @@ pub enum Error {
     #[error("artifact {0} is not in the store")]
     Missing(Digest),
     /// A file's content is not what its name says.
-    #[error("{} is altered: its content has the digest {found}, its name says {wanted}", path.display())]
+    #[error("{} is altered: its content has the digest {found}, its name says {wanted}; it was removed, so that the next run fetches or builds it anew", path.display())]
     Altered {
         /// The file.
         path: PathBuf,
@@ -32,6 +32,9 @@ pub enum Error {
         /// The digest of its content.
         found: Digest,
     },
+    /// Somebody has the store open, so that nothing can be taken out of it.
+    #[error("a run or a build is using {}", .0.display())]
+    InUse(PathBuf),
     /// A recipe entry or a manifest is not the JSON that it should be.
     #[error("can't understand {}", path.display())]
     Json {

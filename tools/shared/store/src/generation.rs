@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Artifact, Digest, Error, Result, files};
+use crate::{Artifact, Digest, Error, Result, files, hold};
 
 /// Every artifact and every tool's desired state for one evaluation of a site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,7 +62,8 @@ impl Generations {
         self.folder.join(number.to_string())
     }
 
-    /// Saves a generation under the next number; one equal to the latest keeps the latest's number.
+    /// Saves a generation under the next number; one that is there already keeps its number, so that a site that went
+    /// back has the number that it went back to.
     ///
     /// # Errors
     /// [`Error::Name`] for an artifact's name that leaves the folder, [`Error::Io`], [`Error::Json`].
@@ -70,16 +71,18 @@ impl Generations {
         if let Some(bad) = generation.artifacts.keys().find(|name| !is_plain(name)) {
             return Err(Error::Name(bad.clone()));
         }
-        let latest = self.latest()?;
-        if let Some((number, same)) = &latest
-            && same.digest() == generation.digest()
-        {
-            return Ok(*number);
+        let _alone = self.alone()?;
+        let digest = generation.digest();
+        for number in self.numbers()?.into_iter().rev() {
+            // One that can't be read is equal to none.
+            if self.load(number).is_ok_and(|same| same.digest() == digest) {
+                return Ok(number);
+            }
         }
-        let new = tempfile::Builder::new().prefix(".new-").tempdir_in(&self.folder);
+        let new = tempfile::Builder::new().prefix(hold::UNFINISHED).tempdir_in(&self.folder);
         let new = new.map_err(Error::io("write", &self.folder))?;
         fill(new.path(), generation)?;
-        let mut number = latest.map_or(1, |(number, _)| number + 1);
+        let mut number = self.numbers()?.last().map_or(1, |number| number + 1);
         while self.folder(number).exists() {
             number += 1;
         }
@@ -112,6 +115,30 @@ impl Generations {
         }
         numbers.sort_unstable();
         Ok(numbers)
+    }
+
+    /// Waits until nobody else saves a generation here, then removes what a killed one left.
+    fn alone(&self) -> Result<File> {
+        let path = self.folder.join(hold::LOCK);
+        let open = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = open.map_err(Error::io("open", &path))?;
+        file.lock().map_err(Error::io("lock", &path))?;
+        for entry in fs::read_dir(&self.folder).map_err(Error::io("list", &self.folder))? {
+            let entry = entry.map_err(Error::io("list", &self.folder))?;
+            if entry.file_name().to_string_lossy().starts_with(hold::UNFINISHED) {
+                fs::remove_dir_all(entry.path()).map_err(Error::io("remove", &entry.path()))?;
+            }
+        }
+        Ok(file)
+    }
+
+    /// Forgets a generation; its artifacts stay in the store.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove(&self, number: u64) -> Result<()> {
+        let path = self.folder(number);
+        fs::remove_dir_all(&path).map_err(Error::io("remove", &path))
     }
 
     /// Returns the generation with this number.
@@ -200,8 +227,10 @@ mod tests {
         assert_eq!(generations.latest().unwrap(), None);
         assert_eq!(generations.save(&generation).unwrap(), 1);
         assert_eq!(generations.save(&generation).unwrap(), 1);
+        let first = generation.clone();
         generation.site = "else".into();
         assert_eq!(generations.save(&generation).unwrap(), 2);
+        assert_eq!(generations.save(&first).unwrap(), 1);
         assert_eq!(generations.latest().unwrap(), Some((2, generation)));
         assert_eq!(generations.load(1).unwrap().site, "lab");
         assert!(matches!(generations.load(7), Err(Error::NoGeneration { number: 7, .. })));

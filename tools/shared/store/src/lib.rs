@@ -7,11 +7,14 @@ mod blobs;
 mod digest;
 mod error;
 pub mod files;
+mod gc;
 mod generation;
+mod hold;
 mod recipe;
 
 pub use blobs::{Artifact, Store, StoreWriter, VerifiedReader};
 pub use digest::{Digest, ParseDigestError};
 pub use error::{Error, Result};
+pub use gc::Freed;
 pub use generation::{Generation, Generations};
 pub use recipe::{Outputs, Recipe};

@@ -34,19 +34,48 @@ impl Recipe {
 }
 
 impl Store {
-    /// Returns what a recipe gave before, or nothing if that is unknown or an output is gone.
+    /// Returns what a recipe gave before, or nothing if that is unknown or an output is gone or has another size: it is
+    /// to be made anew then.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Json`] for an entry that can't be read.
+    /// [`Error::Io`] for an entry that can't be read.
     pub fn outputs(&self, recipe: &Recipe) -> Result<Option<Outputs>> {
         let folders = std::iter::once(self.root()).chain(self.cache_root());
         for path in folders.map(|root| entry_path(root, recipe)) {
             let Some(entry) = read_entry(&path)? else { continue };
-            if entry.recipe == *recipe && entry.outputs.values().all(|artifact| self.contains(&artifact.sha256)) {
+            if entry.recipe == *recipe && entry.outputs.values().all(|artifact| self.has(artifact)) {
                 return Ok(Some(entry.outputs));
             }
         }
         Ok(None)
+    }
+
+    /// Tells whether an artifact is here with its size; one of another size is removed, and the cache asked for it.
+    fn has(&self, artifact: &Artifact) -> bool {
+        let whole =
+            |store: &Self| store.path(&artifact.sha256).metadata().is_ok_and(|file| file.len() == artifact.size);
+        if self.contains(&artifact.sha256) && !whole(self) {
+            let _ = fs::remove_file(self.path(&artifact.sha256));
+        }
+        self.contains(&artifact.sha256) && whole(self)
+    }
+
+    /// Returns every recipe entry of the store itself: what was asked for, and what it gave.
+    pub(crate) fn entries(&self) -> Result<Vec<(PathBuf, Recipe, Outputs)>> {
+        let folder = recipes_folder(self.root());
+        let mut all = Vec::new();
+        let files = match fs::read_dir(&folder) {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(all),
+            Err(error) => return Err(Error::io("list", &folder)(error)),
+        };
+        for file in files {
+            let path = file.map_err(Error::io("list", &folder))?.path();
+            if let Some(entry) = read_entry(&path)? {
+                all.push((path, entry.recipe, entry.outputs));
+            }
+        }
+        Ok(all)
     }
 
     /// Remembers what a recipe gave, here and in the cache.
@@ -68,15 +97,18 @@ impl Store {
     }
 }
 
-fn entry_path(root: &Path, recipe: &Recipe) -> PathBuf {
-    root.parent().unwrap_or(root).join("recipes").join(format!("{}.json", recipe.digest()))
+fn recipes_folder(root: &Path) -> PathBuf {
+    root.parent().unwrap_or(root).join("recipes")
 }
 
+fn entry_path(root: &Path, recipe: &Recipe) -> PathBuf {
+    recipes_folder(root).join(format!("{}.json", recipe.digest()))
+}
+
+/// Reads an entry. One that is no entry says nothing: what it was about is made anew, and the entry with it.
 fn read_entry(path: &Path) -> Result<Option<Entry>> {
     match fs::read(path) {
-        Ok(json) => {
-            serde_json::from_slice(&json).map(Some).map_err(|source| Error::Json { path: path.to_owned(), source })
-        }
+        Ok(json) => Ok(serde_json::from_slice(&json).ok()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path)(error)),
     }
@@ -102,6 +134,25 @@ mod tests {
         fs::remove_file(store.path(&outputs["disk"].sha256)).unwrap();
         assert_eq!(store.outputs(&recipe("a")).unwrap(), None);
         assert!(matches!(store.record(&recipe("a"), &outputs), Err(Error::Missing(_))));
+    }
+
+    #[test]
+    fn a_truncated_output_and_an_entry_that_is_none_are_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let outputs = Outputs::from([("disk".to_owned(), store.put_bytes(b"disk").unwrap())]);
+        store.record(&recipe("a"), &outputs).unwrap();
+        let path = store.path(&outputs["disk"].sha256);
+        fs::remove_file(&path).unwrap();
+        files::write_atomic(&path, "di", 0o444).unwrap();
+        assert_eq!(store.outputs(&recipe("a")).unwrap(), None);
+        assert!(!path.exists());
+        store.put_bytes(b"disk").unwrap();
+        assert_eq!(store.outputs(&recipe("a")).unwrap(), Some(outputs.clone()));
+        files::write_atomic(&entry_path(store.root(), &recipe("a")), "{", 0o644).unwrap();
+        assert_eq!(store.outputs(&recipe("a")).unwrap(), None);
+        store.record(&recipe("a"), &outputs).unwrap();
+        assert_eq!(store.outputs(&recipe("a")).unwrap(), Some(outputs));
     }
 
     #[test]

@@ -189,6 +189,8 @@ pub fn site(url: &str, folder: &std::path::Path) -> Site {
         folder: folder.to_owned(),
         project: folder.to_owned(),
         network_namespace: None,
+        snapshots: None,
+        inputs: Vec::new(),
         network: Network {
             bridge: "vmbr0".into(),
             prefix: 24,

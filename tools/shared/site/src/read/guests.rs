@@ -131,7 +131,10 @@ fn keys(reader: &mut Reader<'_>) -> (Vec<String>, Vec<PathBuf>) {
     for file in files.into_iter().flatten() {
         let Some(path) = reader.scope.path(&file.value, &file.place) else { continue };
         match std::fs::read_to_string(&path) {
-            Ok(text) => keys.extend(keys_of(&text, &path, &file.place, reader)),
+            Ok(text) => {
+                keys.extend(keys_of(&text, &path, &file.place, reader));
+                reader.scope.input(&path);
+            }
             // What Hearth's own tools make may come later: a clean clone is built and rendered before its lab is up.
             Err(error) if error.kind() == ErrorKind::NotFound && reader.scope.is_made(&path) => pending.push(path),
             Err(error) => {
@@ -189,6 +192,7 @@ fn user_data(reader: &mut Reader<'_>) -> Option<PathBuf> {
         let finding = Finding::at(&path.place, format!("there is no file {}", path.value.display()));
         reader.scope.report(finding.help("a path is relative to the inventory's folder"));
     }
+    reader.scope.input(&path.value);
     Some(path.value)
 }
 

@@ -6,7 +6,7 @@ mod hosts;
 mod stacks;
 mod storage;
 
-use crate::model::{Network, Site};
+use crate::model::{Network, Site, Snapshots};
 use crate::names::Name;
 use crate::reader::{At, Reader};
 use crate::report::Finding;
@@ -18,6 +18,7 @@ use crate::tree::Table;
 pub(crate) fn site(root: &Table, scope: &Scope) -> Option<Site> {
     let mut reader = Reader::new(root, "the inventory", scope);
     let (name, network_namespace) = identity(&mut reader);
+    let snapshots = snapshots(&mut reader);
     let network = network(&mut reader);
     let hosts = reader.named("hosts", "host", hosts::host);
     let logical_volumes =
@@ -35,6 +36,8 @@ pub(crate) fn site(root: &Table, scope: &Scope) -> Option<Site> {
         folder: scope.folder.clone(),
         project: scope.project.clone(),
         network_namespace,
+        snapshots,
+        inputs: scope.inputs(),
         network,
         hosts,
         logical_volumes,
@@ -59,6 +62,14 @@ fn identity(reader: &mut Reader<'_>) -> (Option<Name>, Option<String>) {
     let namespace = namespace.and_then(|given| device_name(given, 255, "a network namespace", site.scope));
     site.finish();
     (name, namespace)
+}
+
+fn snapshots(reader: &mut Reader<'_>) -> Option<Snapshots> {
+    let mut table = reader.table("snapshots")?;
+    let before_apply: Option<bool> = table.required("before_apply", "`before_apply = true`");
+    let keep = if table.entry("keep").is_some() { table.number("keep", &(1..=1000)) } else { Some(5) };
+    table.finish();
+    before_apply?.then_some(Snapshots { keep: keep? })
 }
 
 fn network(reader: &mut Reader<'_>) -> Network {

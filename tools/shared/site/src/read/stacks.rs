@@ -17,6 +17,9 @@ pub(crate) fn stack(name: &Name, reader: &mut Reader<'_>) -> Option<Stack> {
             Some(At { value, place: reader.table.place.clone() })
         }
     };
+    if let Some(folder) = &folder {
+        reader.scope.input(&folder.value);
+    }
     if let Some(folder) = &folder
         && !folder.value.join("compose.yaml").is_file()
     {
