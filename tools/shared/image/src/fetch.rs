@@ -40,12 +40,12 @@ impl<'a> Fetcher<'a> {
         Self { store, agent: config.new_agent() }
     }
 
-    /// Fetches one file by `http`, `https`, `file` or path, unless the store has it.
+    /// Fetches one file by `http`, `https`, `file` or path, unless the store has it whole.
     ///
     /// # Errors
     /// [`Error::Fetch`], [`Error::Digest`] and [`Error::Store`].
     pub fn url(&self, url: &str, wanted: &Digest) -> Result<Artifact> {
-        if self.store.contains(wanted) {
+        if self.store.mend(wanted)? {
             return Ok(Artifact { sha256: *wanted, size: self.store.verify(wanted)? });
         }
         match self.get(url, wanted)? {

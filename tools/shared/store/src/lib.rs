@@ -8,6 +8,7 @@ mod digest;
 mod error;
 pub mod files;
 mod generation;
+mod mend;
 mod recipe;
 
 pub use blobs::{Artifact, Store, StoreWriter, VerifiedReader};
