@@ -268,7 +268,7 @@ impl Sandbox<'_> {
             .env("PYTHONHASHSEED", "0")
             .env("PERL_HASH_SEED", "0")
             .folder("/")
-            .deadline(Duration::from_secs(1800))
+            .deadline(Duration::from_secs(7200))
             .log(&self.log)
             .run()
             .map(drop)
