@@ -221,8 +221,8 @@ fn containers(setting: &Setting, clock: Option<&str>) -> Vec<image::ContainerIma
 }
 
 /// All images of the lab, the node's kernel modules included, and the generation made of them.
+#[cfg(feature = "soak")]
 #[test]
-#[ignore = "takes twenty minutes, see docs/images.md"]
 fn the_lab_s_generation_is_the_same_in_any_setting() {
     let (first, second) = build_twice(&["lab-node"]);
     let generation = |command: &Command| {
