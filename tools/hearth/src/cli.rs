@@ -31,6 +31,9 @@ enum Verb {
         /// Print nothing but the path of each image's file, for a script.
         #[arg(long, requires = "image")]
         path: bool,
+        /// Build the image again and compare; fail with the first file that differs.
+        #[arg(long, requires = "image", conflicts_with = "path")]
+        check: bool,
     },
     /// Observe the whole site and print the changes that are needed; ends with 2 where there are some.
     Plan,
@@ -99,8 +102,9 @@ fn dispatch(cli: &Cli, events: &dyn Events) -> Result<u8> {
     let (json, mut out) = (cli.common.json, std::io::stdout());
     match &cli.verb {
         Verb::Build { image, .. } if image.is_empty() => forward::build_all(&session, &used, events),
-        Verb::Build { image, path: true } => images::paths(&session.context(&Quiet, &[]), image),
-        Verb::Build { image, path: false } => images::build(&session.context(events, &[]), image),
+        Verb::Build { image, path: true, .. } => images::paths(&session.context(&Quiet, &[]), image),
+        Verb::Build { image, check: true, .. } => images::check(&session.context(events, &[]), image),
+        Verb::Build { image, .. } => images::build(&session.context(events, &[]), image),
         Verb::Lock { update: true, .. } => images::lock(&session.context(events, &[]), Pins::Update),
         Verb::Lock { refresh: true, .. } => images::lock(&session.context(events, &[]), Pins::Refresh),
         Verb::Lock { .. } => images::lock(&session.context(events, &[]), Pins::Keep),

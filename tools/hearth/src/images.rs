@@ -34,6 +34,22 @@ pub fn build(cx: &converge::Context<'_>, names: &[String]) -> Result<u8> {
     Ok(exit::OK)
 }
 
+/// Builds single images again and compares with what is there.
+///
+/// # Errors
+/// An image that comes out another way, and whatever a build fails with.
+pub fn check(cx: &converge::Context<'_>, names: &[String]) -> Result<u8> {
+    let progress = |line: &str| progress(cx, "check", line);
+    let builder = cx.images(&progress)?;
+    for name in names {
+        let begin = Instant::now();
+        let digest = builder.check(name).with_context(|| format!("can't build the image '{name}' a second time"))?;
+        let message = format!("{name}: built twice, both times {digest} ({})", seconds(millis(begin)));
+        cx.events.emit(&Event::Note { message });
+    }
+    Ok(exit::OK)
+}
+
 /// Builds single disk images and prints the path of each one's file.
 ///
 /// # Errors

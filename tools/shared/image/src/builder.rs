@@ -1,25 +1,28 @@
 //! Builds images, or finds them built.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use store::{Artifact, Digest, Outputs, Recipe, Store};
 
 use crate::apt::Mirror;
 use crate::container::{self, ContainerImage, Layer};
-use crate::disk::{self, DiskImage};
+use crate::disk::{self, DiskImage, Finished};
 use crate::fetch::Fetcher;
 use crate::lock::{Lock, Package, Set};
 use crate::plan::Recipes;
 use crate::recipe::{FileEntry, ImageRecipe, Kind};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{OtherClock, Sandbox, make_open};
 use crate::scratch::Scratch;
+use crate::toolroot::{self, ToolRoot};
 use crate::{Error, Result};
 
 /// Raised whenever the same disk recipe would come out another way.
-const DISK_BUILDER: u32 = 3;
+const DISK_BUILDER: u32 = 4;
 /// The same for containers.
-const CONTAINER_BUILDER: u32 = 2;
+const CONTAINER_BUILDER: u32 = 3;
 
 /// Where everything is.
 pub struct Settings<'a> {
@@ -37,9 +40,12 @@ pub struct Settings<'a> {
 
 /// Builds the images of a folder of recipes.
 pub struct Builder<'a> {
-    settings: Settings<'a>,
-    recipes: Recipes,
+    pub(crate) settings: Settings<'a>,
+    pub(crate) recipes: Recipes,
     lock: Lock,
+    /// Unpacked for the first image that is built, for all of them.
+    tools: Mutex<Option<Arc<ToolRoot>>>,
+    clock: Option<OtherClock>,
 }
 
 impl<'a> Builder<'a> {
@@ -50,7 +56,14 @@ impl<'a> Builder<'a> {
     pub fn new(settings: Settings<'a>) -> Result<Self> {
         let recipes = Recipes::load(&settings.images_dir)?;
         let lock = Lock::load(&settings.lock_path)?;
-        Ok(Self { settings, recipes, lock })
+        Ok(Self { settings, recipes, lock, tools: Mutex::default(), clock: None })
+    }
+
+    /// Shows another clock to the programs that build. It is for tests, which prove with it that no clock gets into an
+    /// image. `library` is the file `libfaketime.so.1`, `shift` its notation of a time, like `+400d`.
+    #[must_use]
+    pub fn with_other_clock(self, library: &Path, shift: &str) -> Self {
+        Self { clock: Some(OtherClock { library: library.to_owned(), shift: shift.to_owned() }), ..self }
     }
 
     pub(crate) fn recipes(&self) -> &Recipes {
@@ -104,12 +117,12 @@ impl<'a> Builder<'a> {
         }
         let scratch = Scratch::claim(&self.settings.scratch_dir, name)?;
         // Another run may have made it while this one waited for its turn.
-        let file = match self.cached_disk(&key)? {
-            Some(file) => file,
-            None => self.build_disk(&scratch, name, &key.digest())?,
-        };
-        store.record(&key, &Outputs::from([("disk".to_owned(), file)]))?;
-        DiskImage::look(name, store, file)
+        if let Some(file) = self.cached_disk(&key)? {
+            return DiskImage::look(name, store, file);
+        }
+        let Finished { disk, files } = self.build_disk(&scratch, name, &key.digest())?;
+        store.record(&key, &Outputs::from([("disk".to_owned(), disk), ("files".to_owned(), files)]))?;
+        DiskImage::look(name, store, disk)
     }
 
     /// Returns a container image, made now if it is not there, and so for its bases.
@@ -168,7 +181,7 @@ impl<'a> Builder<'a> {
         self.recipes.set(name, &self.lock, &self.settings.lock_path)
     }
 
-    fn disk_key(&self, name: &str) -> Result<Recipe> {
+    pub(crate) fn disk_key(&self, name: &str) -> Result<Recipe> {
         self.key("debian-disk", DISK_BUILDER, name, None)
     }
 
@@ -187,8 +200,11 @@ impl<'a> Builder<'a> {
         ]
         .into();
         inputs.extend(base.map(|base| ("base".to_owned(), base.to_string())));
-        for (id, package) in self.pinned(set.all()) {
-            inputs.insert(format!("package/{id}"), package.sha256.to_string());
+        let tools = toolroot::set(&self.lock, &self.settings.lock_path)?;
+        for (what, set) in [("package", set), ("tool", tools)] {
+            for (id, package) in self.pinned(set.all()) {
+                inputs.insert(format!("{what}/{id}"), package.sha256.to_string());
+            }
         }
         if let Kind::Container(_) = self.recipe(name)?.kind {
             inputs.insert("env".to_owned(), serde_json::json!(self.recipes.env(name)?).to_string());
@@ -200,10 +216,15 @@ impl<'a> Builder<'a> {
         ids.into_iter().filter_map(|id| self.lock.packages.get_key_value(id)).collect()
     }
 
+    /// Brings packages into the store; one that is there altered counts as missing.
     fn fetch(&self, packages: &[(&String, &Package)]) -> Result<()> {
         let store = &self.settings.store;
-        let missing: Vec<_> =
-            packages.iter().copied().filter(|(_, package)| !store.contains(&package.sha256)).collect();
+        let mut missing = Vec::new();
+        for (id, package) in packages {
+            if !store.mend(&package.sha256)? {
+                missing.push((*id, *package));
+            }
+        }
         if missing.is_empty() {
             return Ok(());
         }
@@ -214,20 +235,41 @@ impl<'a> Builder<'a> {
         packages.iter().map(|(id, package)| (*id, self.settings.store.path(&package.sha256))).collect()
     }
 
+    /// Returns the programs that build, unpacked now if no image was built before.
+    fn tools(&self, name: &str) -> Result<Arc<ToolRoot>> {
+        let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tools) = &*tools {
+            return Ok(Arc::clone(tools));
+        }
+        let packages = self.pinned(toolroot::set(&self.lock, &self.settings.lock_path)?.all());
+        self.fetch(&packages)?;
+        self.say(name, &format!("unpacking the {} packages that build", packages.len()));
+        let new = Arc::new(ToolRoot::unpack(&self.settings.scratch_dir, self.blobs(&packages))?);
+        *tools = Some(Arc::clone(&new));
+        Ok(new)
+    }
+
     fn say(&self, name: &str, what: &str) {
         (self.settings.progress)(&format!("{name}: {what}"));
     }
 
-    fn build_disk(&self, scratch: &Scratch, name: &str, key: &Digest) -> Result<Artifact> {
+    pub(crate) fn build_disk(&self, scratch: &Scratch, name: &str, key: &Digest) -> Result<Finished> {
         let recipe = self.recipes.disk(name)?;
         let set = self.set(name)?;
-        let sandbox = scratch.sandbox(name, set.epoch, None);
+        check_clock(set.epoch)?;
+        let tools = self.tools(name)?;
+        let sandbox = Sandbox { clock: self.clock.clone(), ..scratch.sandbox(name, &tools, set.epoch, None) };
         self.assemble(&sandbox, set, &BTreeSet::new(), &recipe.files, &recipe.setup)?;
         self.say(name, "making the disk");
         disk::finish(&sandbox, recipe, key, &self.settings.store, &|what| self.say(name, what))
     }
 
-    fn build_container(&self, scratch: &Scratch, name: &str, base: Option<&ContainerImage>) -> Result<ContainerImage> {
+    pub(crate) fn build_container(
+        &self,
+        scratch: &Scratch,
+        name: &str,
+        base: Option<&ContainerImage>,
+    ) -> Result<ContainerImage> {
         let recipe = self.recipes.container(name)?;
         let set = self.set(name)?;
         let mut layers = base.map(|base| base.layers.clone()).unwrap_or_default();
@@ -255,6 +297,7 @@ impl<'a> Builder<'a> {
         set: &Set,
         below: &BTreeSet<&String>,
     ) -> Result<Layer> {
+        check_clock(set.epoch)?;
         let recipe = self.recipes.container(name)?;
         let path = |part: &str| scratch.folder().join(part);
         let overlay = if layers.is_empty() {
@@ -263,12 +306,13 @@ impl<'a> Builder<'a> {
             self.say(name, "unpacking its base");
             container::unpack(layers, &self.settings.store, &path("lower"))?;
             for part in ["upper", "changes"] {
-                std::fs::create_dir_all(path(part)).map_err(Error::io("make", &path(part)))?;
+                make_open(&path(part))?;
             }
             Some(container::overlay_options(&path("lower"), &path("upper"), &path("changes")))
         };
         let target = if overlay.is_some() { "upper" } else { "root" };
-        let sandbox = scratch.sandbox(name, set.epoch, overlay);
+        let tools = self.tools(name)?;
+        let sandbox = Sandbox { clock: self.clock.clone(), ..scratch.sandbox(name, &tools, set.epoch, overlay) };
         self.assemble(&sandbox, set, below, &recipe.files, &recipe.setup)?;
         self.say(name, "packing the layer");
         container::pack(&path(target), set.epoch, &self.settings.store)
@@ -307,5 +351,24 @@ impl<'a> Builder<'a> {
         self.say(sandbox.image, "setting up and cleaning");
         sandbox.setup(setup)?;
         sandbox.clean()
+    }
+}
+
+/// Refuses a clock that is behind the pinned time: what a build writes is set back to that time, and could not be told
+/// from what packages bring along.
+fn check_clock(pinned: u64) -> Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    if now < pinned { Err(Error::Clock { now, pinned }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_behind_the_pins_is_refused() {
+        check_clock(1).unwrap();
+        let error = check_clock(u64::MAX).unwrap_err().to_string();
+        assert!(error.starts_with("this machine's clock says ") && error.ends_with("hint: set the clock"), "{error}");
     }
 }

@@ -1,23 +1,30 @@
 //! Bootable disks made of Debian packages.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
-use std::time::Duration;
 
-use remote::Command;
 use serde::{Deserialize, Serialize};
 use store::{Artifact, Digest, Store};
 
-use crate::boot;
-use crate::recipe::DiskRecipe;
+use crate::recipe::{DiskRecipe, FileEntry, Mode};
 use crate::sandbox::{Sandbox, clamp_times};
-use crate::tools::need;
 use crate::{Error, Result};
+use crate::{boot, listing};
 
 /// What every bootable disk has beside its recipe's packages: the boot loader, and the file system's own tools, with
 /// which the file system is made too, so that their version is pinned like everything else.
 pub(crate) const BOOT_PACKAGES: &[&str] = &["grub-pc-bin", "e2fsprogs"];
+
+/// What a build gives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finished {
+    /// The image's file.
+    pub disk: Artifact,
+    /// A listing of the files in it.
+    pub files: Artifact,
+}
 
 /// A disk image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,29 +84,28 @@ fn uuid(digest: &Digest) -> String {
 const MODULES: &str =
     "biosdisk part_msdos ext2 search search_fs_uuid configfile normal linux echo test serial terminal";
 
-/// Turns a finished root into a bootable image. Returns the image's file in the store.
+/// Turns a finished root into a bootable image.
 pub(crate) fn finish(
     sandbox: &Sandbox<'_>,
     recipe: &DiskRecipe,
     key: &Digest,
     store: &Store,
     progress: &dyn Fn(&str),
-) -> Result<Artifact> {
-    need("qemu-img", "qemu-utils")?;
+) -> Result<Finished> {
     let uuid = uuid(key);
     let (root, work) = (&sandbox.root, &sandbox.work);
-    let menu_path = root.join("boot/grub/grub.cfg");
+    let file = |path: &str, text: String| (path.to_owned(), FileEntry { text, mode: Mode::default() });
+    sandbox.files(&BTreeMap::from([
+        file("/boot/grub/grub.cfg", menu(&uuid, &recipe.kernel_options)),
+        file("/etc/fstab", format!("UUID={uuid} / ext4 rw,noatime,errors=remount-ro 0 1\n")),
+        file("/etc/hostname", format!("{}\n", recipe.hostname)),
+        // systemd(1), ConditionNeedsUpdate=: stamps no older than /usr say that caches need no rebuilding on the first
+        // boot. The packages built them all, and rebuilding takes seconds under emulation.
+        file("/etc/.updated", String::new()),
+        file("/var/.updated", String::new()),
+    ]))?;
     let early_path = work.join("early.cfg");
-    let write =
-        |path: &Path, text: String| store::files::write_atomic(path, text, 0o644).map_err(Error::io("write", path));
-    write(&menu_path, menu(&uuid, &recipe.kernel_options))?;
-    write(&root.join("etc/fstab"), format!("UUID={uuid} / ext4 rw,noatime,errors=remount-ro 0 1\n"))?;
-    write(&root.join("etc/hostname"), format!("{}\n", recipe.hostname))?;
-    write(&early_path, early_config(&uuid))?;
-    // systemd(1), ConditionNeedsUpdate=: stamps no older than /usr say that caches need no rebuilding on the first boot.
-    // The packages built them all, and rebuilding takes seconds under emulation.
-    write(&root.join("etc/.updated"), String::new())?;
-    write(&root.join("var/.updated"), String::new())?;
+    store::files::write_atomic(&early_path, early_config(&uuid), 0o644).map_err(Error::io("write", &early_path))?;
     for link in ["vmlinuz", "initrd.img"] {
         if !root.join(link).exists() {
             let message = format!("there is no /{link} after the installation: the packages hold no kernel");
@@ -121,18 +127,17 @@ pub(crate) fn finish(
 
     progress("making the file system");
     clamp_times(root, sandbox.epoch)?;
+    let files = store.put_bytes(listing::of_folder(root)?.as_bytes())?;
     let raw = work.join("disk.raw");
     write_raw(&raw, &head, recipe.size.0)?;
     sandbox.step("making the file system", &mkfs(&uuid, recipe.size.0, sandbox.epoch))?;
 
     progress("writing the image");
+    let how = if recipe.compress { "-c -o compression_type=zstd " } else { "" };
+    let convert = format!("qemu-img convert -f raw -O qcow2 {how}/mnt/disk.raw /mnt/disk.qcow2\n");
+    sandbox.step("writing the image", &convert)?;
     let qcow = work.join("disk.qcow2");
-    let mut convert = Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "qcow2"]);
-    if recipe.compress {
-        convert = convert.args(["-c", "-o", "compression_type=zstd"]);
-    }
-    convert.arg(&raw).arg(&qcow).deadline(Duration::from_secs(900)).log(&sandbox.log).run()?;
-    Ok(store.put_file(&qcow)?)
+    Ok(Finished { disk: store.put_file(&qcow)?, files })
 }
 
 fn write_raw(raw: &Path, head: &[u8], size: u64) -> Result<()> {

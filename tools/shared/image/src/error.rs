@@ -59,6 +59,34 @@ pub enum Error {
         /// The image.
         image: String,
     },
+    /// The lock file pins nothing for the programs that build.
+    #[error("{} does not pin the programs that build images\n  hint: run `hearth lock`", file.display())]
+    ToolsNotLocked {
+        /// The lock file.
+        file: PathBuf,
+    },
+    /// The clock is behind what was pinned.
+    #[error(
+        "this machine's clock says {now} s after 1970, but the packages were pinned at {pinned}: files would get wrong times\n  hint: set the clock"
+    )]
+    Clock {
+        /// The clock's time, in seconds since 1970.
+        now: u64,
+        /// When the packages were pinned.
+        pinned: u64,
+    },
+    /// An image came out another way than before.
+    #[error("image '{image}' was {first} and, built again, is {again}; they differ in {what}")]
+    Differs {
+        /// The image.
+        image: String,
+        /// The digest of what was there.
+        first: Digest,
+        /// The digest of the second build.
+        again: Digest,
+        /// The first file that differs, or what else does.
+        what: String,
+    },
     /// A pinned package can't be had any more.
     #[error(
         "package {package} is pinned, but {url} is gone: the mirror drops superseded versions\n  hint: run `hearth lock --update`"

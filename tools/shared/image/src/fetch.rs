@@ -40,13 +40,13 @@ impl<'a> Fetcher<'a> {
         Self { store, agent: config.new_agent() }
     }
 
-    /// Fetches one file by `http`, `https`, `file` or path, unless the store has it.
+    /// Fetches one file by `http`, `https`, `file` or path, unless the store has it whole.
     ///
     /// # Errors
     /// [`Error::Fetch`], [`Error::Digest`] and [`Error::Store`].
     pub fn url(&self, url: &str, wanted: &Digest) -> Result<Artifact> {
-        if self.store.contains(wanted) {
-            return Ok(Artifact { sha256: *wanted, size: self.store.verify(wanted)? });
+        if self.store.mend(wanted)? {
+            return Ok(Artifact { sha256: *wanted, size: self.store.read(wanted)?.size()? });
         }
         match self.get(url, wanted)? {
             Some(artifact) => Ok(artifact),
@@ -217,6 +217,22 @@ mod tests {
         let error = fetcher.url(&url, &wanted).unwrap_err();
         assert_eq!(error.to_string(), format!("{url} has the digest {found}, pinned is {wanted}"));
         assert!(!store.contains(&wanted));
+    }
+
+    #[test]
+    fn a_file_that_the_store_holds_cut_short_is_fetched_again_or_named() {
+        let (folder, store) = store();
+        let path = folder.path().join("disk");
+        store::files::write_atomic(&path, "disk", 0o644).unwrap();
+        let (url, wanted) = (path.display().to_string(), Digest::of("disk"));
+        let cut = || store::files::write_atomic(&store.path(&wanted), "dis", 0o444).unwrap();
+        cut();
+        assert_eq!(Fetcher::new(&store).url(&url, &wanted).unwrap().size, 4);
+        assert_eq!(store.verify(&wanted).unwrap(), 4);
+        cut();
+        std::fs::remove_file(&path).unwrap();
+        let error = Fetcher::new(&store).url(&url, &wanted).unwrap_err();
+        assert_eq!(error.to_string(), format!("can't open {url}"));
     }
 
     #[test]

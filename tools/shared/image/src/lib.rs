@@ -2,13 +2,14 @@
 //!
 //! In: the recipes of `images/`, and `pipeline.lock`, which pins every Debian package they are made of by SHA-256. Out:
 //! bootable disks and container images in layers, as artifacts of the store. Fetching is a step of its own; the build
-//! after it has no network, a cleared environment and a fixed time. An image whose recipe and pins are as before is not
+//! after it has no network, a cleared environment, a fixed time, and no programs but those of pinned packages. An image whose recipe and pins are as before is not
 //! built again.
 
 mod apt;
 mod archive;
 mod boot;
 mod builder;
+mod check;
 mod container;
 mod disk;
 mod error;
@@ -16,12 +17,14 @@ mod fetch;
 mod held;
 pub mod iso9660;
 mod layer;
+mod listing;
 pub mod lock;
 mod plan;
 pub mod recipe;
 mod relock;
 mod sandbox;
 mod scratch;
+mod toolroot;
 mod tools;
 
 pub use apt::Mirror;

@@ -7,7 +7,7 @@ use crate::builder::Settings;
 use crate::fetch::Fetcher;
 use crate::lock::{Lock, Request};
 use crate::plan::Recipes;
-use crate::{Error, Result};
+use crate::{Error, Result, toolroot};
 
 /// Which pins are made anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,9 @@ pub fn relock(settings: &Settings<'_>, which: Relock) -> Result<Vec<String>> {
     let mut wanted = BTreeSet::new();
     for name in recipes.names() {
         wanted.extend(recipes.request(name)?);
+    }
+    if !wanted.is_empty() {
+        wanted.insert(toolroot::request());
     }
     let mirror = Mirror::of_system()?;
     let resolve = match which {

@@ -11,43 +11,55 @@ use store::files;
 
 use crate::recipe::FileEntry;
 use crate::tools::need;
-use crate::{Error, Result};
+use crate::{Error, Result, toolroot};
 
-/// What a step sees beside its root. Its work folder is at `/mnt`, which is there in every Debian, and empty.
+/// What a step sees: the tools' root, in it the root that is built at `/target`, and the work folder at `/mnt`, which is
+/// there in every Debian, and empty. Nothing of the machine's devices, hardware, kernel modules and start-up.
 const MOUNTS: &str = r#"
+umask 022
 mount --make-rprivate /
+mount --bind "$TOOLS" "$TOOLS"
 [ -z "$OVERLAY" ] || mount -t overlay -o "$OVERLAY" overlay "$ROOT"
-mkdir -p "$ROOT/proc" "$ROOT/sys" "$ROOT/dev" "$ROOT/run" "$ROOT/tmp" "$ROOT/mnt"
 # A second view of the root, without what is mounted below: what a file system is made from.
-mkdir -p "$WORK/bare"
 mount --bind "$ROOT" "$WORK/bare"
-mount -t proc proc "$ROOT/proc"
-mount -t sysfs -o ro sysfs "$ROOT/sys"
-mount -t tmpfs -o mode=755 tmpfs "$ROOT/run"
-mount -t tmpfs -o mode=1777 tmpfs "$ROOT/tmp"
 mount --bind /dev "$WORK/dev"
-mount -t tmpfs -o mode=755 tmpfs "$ROOT/dev"
-for node in null zero full random urandom tty; do
-    : >"$ROOT/dev/$node"
-    mount --bind "$WORK/dev/$node" "$ROOT/dev/$node"
+: >"$WORK/nothing"
+for root in "$TOOLS" "$ROOT"; do
+    mkdir -p "$root/proc" "$root/sys" "$root/dev" "$root/run" "$root/tmp" "$root/mnt"
+    mount -t proc proc "$root/proc"
+    for fact in cmdline cpuinfo modules version; do
+        [ ! -e "$root/proc/$fact" ] || mount --bind "$WORK/nothing" "$root/proc/$fact"
+    done
+    mount -t tmpfs -o ro tmpfs "$root/sys"
+    mount -t tmpfs -o mode=755 tmpfs "$root/run"
+    mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+    mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+    for node in null zero full random urandom tty; do
+        : >"$root/dev/$node"
+        mount --bind "$WORK/dev/$node" "$root/dev/$node"
+    done
+    mkdir "$root/dev/shm" "$root/dev/pts"
+    mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
+    ln -s /proc/self/fd "$root/dev/fd"
+    ln -s /proc/self/fd/0 "$root/dev/stdin"
+    ln -s /proc/self/fd/1 "$root/dev/stdout"
+    ln -s /proc/self/fd/2 "$root/dev/stderr"
 done
 umount -l "$WORK/dev"
-mkdir "$ROOT/dev/shm" "$ROOT/dev/pts"
-mount -t tmpfs -o mode=1777 tmpfs "$ROOT/dev/shm"
-ln -s /proc/self/fd "$ROOT/dev/fd"
-ln -s /proc/self/fd/0 "$ROOT/dev/stdin"
-ln -s /proc/self/fd/1 "$ROOT/dev/stdout"
-ln -s /proc/self/fd/2 "$ROOT/dev/stderr"
-mount --rbind "$WORK" "$ROOT/mnt"
+for root in "$TOOLS" "$ROOT"; do
+    mount --rbind "$WORK" "$root/mnt"
+done
+mount --rbind "$ROOT" "$TOOLS/target"
+mount -o remount,bind,ro "$TOOLS"
 hostname localhost
-umask 022
+exec chroot "$TOOLS" /bin/bash -euxo pipefail /mnt/step.sh
 "#;
 
 /// Brings the essential packages up in an empty folder. dpkg itself is among them, so they are unpacked as plain
 /// archives first, below the mounts, and then installed properly by the dpkg inside.
 const BOOTSTRAP: &str = r#"
-for deb in "$WORK"/bootstrap/base-files_*.deb "$WORK"/bootstrap/*.deb; do
-    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$WORK/bare" --keep-directory-symlink --numeric-owner -p
+for deb in /mnt/bootstrap/base-files_*.deb /mnt/bootstrap/*.deb; do
+    dpkg-deb --fsys-tarfile "$deb" | tar -x -C /mnt/bare --keep-directory-symlink --numeric-owner -p
 done
 mkdir -p "$ROOT/var/lib/dpkg"
 : >>"$ROOT/var/lib/dpkg/status"
@@ -55,13 +67,13 @@ mkdir -p "$ROOT/var/lib/dpkg"
 chroot "$ROOT" sh -c "exec dpkg --install --force-depends --force-unsafe-io --force-confold --force-confdef $EXCLUDES /mnt/bootstrap/*.deb"
 "#;
 
-/// Installs packages with this machine's apt, which finds the order, and the root's own dpkg. Services stay off.
+/// Installs packages with the tools' apt, which finds the order, and the root's own dpkg. Services stay off.
 const PACKAGES: &str = r#"
 printf '#!/bin/sh\nexit 101\n' >"$ROOT/usr/sbin/policy-rc.d"
 chmod 755 "$ROOT/usr/sbin/policy-rc.d"
 mkdir -p "$ROOT/etc/apt/apt.conf.d" "$ROOT/etc/apt/preferences.d" "$ROOT/var/lib/apt/lists/partial" \
     "$ROOT/var/cache/apt/archives/partial" "$ROOT/var/log/apt"
-cat >"$WORK/apt.conf" <<END
+cat >/mnt/apt.conf <<END
 Dir "$ROOT/";
 Dir::Etc::main "/dev/null";
 Dir::Etc::parts "/dev/null";
@@ -79,9 +91,9 @@ APT::Get::Assume-Yes "true";
 Dpkg::Use-Pty "false";
 END
 for exclude in $EXCLUDES; do
-    echo "DPkg::Options:: \"$exclude\";" >>"$WORK/apt.conf"
+    echo "DPkg::Options:: \"$exclude\";" >>/mnt/apt.conf
 done
-APT_CONFIG="$WORK/apt.conf" apt-get install --allow-downgrades --no-remove "$ROOT"/mnt/packages/*.deb
+APT_CONFIG=/mnt/apt.conf apt-get install --allow-downgrades --no-remove "$ROOT"/mnt/packages/*.deb
 rm -f "$ROOT/usr/sbin/policy-rc.d"
 "#;
 
@@ -114,10 +126,21 @@ const EXCLUDES: &[&str] = &[
     "--path-exclude=/usr/share/lintian/*",
 ];
 
+/// A library that shows programs another clock than the machine's.
+#[derive(Clone, Debug)]
+pub(crate) struct OtherClock {
+    /// The file.
+    pub library: PathBuf,
+    /// What it is told.
+    pub shift: String,
+}
+
 /// A root being built, and the folder beside it that only the build sees.
 pub(crate) struct Sandbox<'a> {
     /// The image's name, for messages.
     pub image: &'a str,
+    /// The root of the programs that build.
+    pub tools: PathBuf,
     /// The root.
     pub root: PathBuf,
     /// The folder that the steps see as `/mnt`.
@@ -128,41 +151,28 @@ pub(crate) struct Sandbox<'a> {
     pub epoch: u64,
     /// Where all that the steps print goes.
     pub log: PathBuf,
+    /// Another clock for the steps, in tests.
+    pub clock: Option<OtherClock>,
 }
 
 impl Sandbox<'_> {
-    /// Makes the folders and checks for the programs that the steps need.
+    /// Makes the folders and checks for the programs that put a step into its root.
     pub(crate) fn prepare(&self) -> Result<()> {
-        for (program, package) in [
-            ("unshare", "util-linux"),
-            ("setpriv", "util-linux"),
-            ("dpkg-deb", "dpkg"),
-            ("apt-get", "apt"),
-            ("chroot", "coreutils"),
-            ("tar", "tar"),
-        ] {
+        for (program, package) in [("unshare", "util-linux"), ("setpriv", "util-linux"), ("chroot", "coreutils")] {
             need(program, package)?;
         }
-        for folder in [&self.root, &self.work, &self.work.join("dev"), &self.work.join("bare")] {
-            fs::create_dir_all(folder).map_err(Error::io("make", folder))?;
+        for folder in [&self.root, &self.work] {
+            make_open(folder)?;
         }
-        let mode = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(&self.root, mode).map_err(Error::io("open up", &self.root))
-    }
-
-    /// Puts packages where a step finds them: `kind` is `bootstrap` or `packages`. Blobs are linked, or copied from
-    /// another file system.
-    pub(crate) fn offer<'p>(&self, kind: &str, debs: impl IntoIterator<Item = (&'p String, PathBuf)>) -> Result<()> {
-        let folder = self.work.join(kind);
-        fs::create_dir_all(&folder).map_err(Error::io("make", &folder))?;
-        for (id, blob) in debs {
-            // apt takes a colon, and a percent sign too, for part of an address.
-            let to = folder.join(format!("{}.deb", id.replace(':', "-")));
-            if fs::hard_link(&blob, &to).is_err() {
-                fs::copy(&blob, &to).map_err(Error::io("copy", &blob))?;
-            }
+        for folder in [self.work.join("dev"), self.work.join("bare")] {
+            fs::create_dir_all(&folder).map_err(Error::io("make", &folder))?;
         }
         Ok(())
+    }
+
+    /// Puts packages where a step finds them: `kind` is `bootstrap` or `packages`.
+    pub(crate) fn offer<'p>(&self, kind: &str, debs: impl IntoIterator<Item = (&'p String, PathBuf)>) -> Result<()> {
+        toolroot::offer(&self.work.join(kind), debs)
     }
 
     /// Brings up the essential packages from the work folder's `bootstrap`.
@@ -206,25 +216,45 @@ impl Sandbox<'_> {
         self.step("cleaning up", CLEAN)
     }
 
-    /// Writes the script's variables as plain assignments. In the environment they would reach the packages' own scripts,
-    /// and mkinitramfs for one takes `ROOT` for the root file system of the finished machine.
-    fn variables(&self) -> String {
-        let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
-        let assign = |name: &str, value: &str| format!("{name}={}\n", quoted(value));
-        assign("ROOT", &self.root.to_string_lossy())
-            + &assign("WORK", &self.work.to_string_lossy())
-            + &assign("OVERLAY", self.overlay.as_deref().unwrap_or(""))
-            + &assign("EXCLUDES", &EXCLUDES.join(" "))
+    /// Writes the script that makes the mounts. Its variables are plain assignments: in the environment they would reach
+    /// the packages' own scripts, and mkinitramfs for one takes `ROOT` for the root file system of the finished machine.
+    fn mounts(&self) -> String {
+        let paths = [("TOOLS", &self.tools), ("ROOT", &self.root), ("WORK", &self.work)];
+        let paths: String = paths.map(|(name, path)| assign(name, &path.to_string_lossy())).concat();
+        format!("set -eu\n{paths}{}{MOUNTS}", assign("OVERLAY", self.overlay.as_deref().unwrap_or("")))
     }
 
-    /// Runs a shell script outside the root, which is `$ROOT`, with the mounts up; `$WORK` is the root's `/mnt`.
+    /// Puts the clock's library where all steps see it, and returns the lines that switch it on.
+    fn put_clock(&self, clock: &OtherClock) -> Result<String> {
+        let to = self.work.join("clock.so");
+        fs::copy(&clock.library, &to).map_err(Error::io("copy", &clock.library))?;
+        let shift = assign("FAKETIME", &clock.shift);
+        Ok(format!("{shift}LD_PRELOAD=/mnt/clock.so\nNO_FAKE_STAT=1\nexport FAKETIME LD_PRELOAD NO_FAKE_STAT\n"))
+    }
+
+    /// Runs a shell script in the tools' root, with the root that is built at `$ROOT` and the work folder at `/mnt`.
     pub(crate) fn step(&self, what: &str, script: &str) -> Result<()> {
-        let script = format!("set -eu\n{}{MOUNTS}\nset -x\n{script}", self.variables());
+        let clock = self.clock.as_ref().map(|clock| self.put_clock(clock)).transpose()?.unwrap_or_default();
+        let script =
+            format!("{}{}{clock}{script}", assign("ROOT", toolroot::TARGET), assign("EXCLUDES", &EXCLUDES.join(" ")));
         let path = self.work.join("step.sh");
         files::write_atomic(&path, script, 0o700).map_err(Error::io("write", &path))?;
+        let path = self.work.join("mounts.sh");
+        files::write_atomic(&path, self.mounts(), 0o700).map_err(Error::io("write", &path))?;
         // The death signal and --kill-child end all of it when this program is killed in the middle.
         Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork"])
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "--clear-groups",
+                "unshare",
+                "--mount",
+                "--net",
+                "--pid",
+                "--uts",
+                "--ipc",
+                "--fork",
+            ])
             .args(["--kill-child", "/bin/sh"])
             .arg(&path)
             .clear_env()
@@ -235,8 +265,10 @@ impl Sandbox<'_> {
             .env("DEBIAN_FRONTEND", "noninteractive")
             .env("DEBCONF_NONINTERACTIVE_SEEN", "true")
             .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
+            .env("PYTHONHASHSEED", "0")
+            .env("PERL_HASH_SEED", "0")
             .folder("/")
-            .deadline(Duration::from_secs(1800))
+            .deadline(Duration::from_secs(7200))
             .log(&self.log)
             .run()
             .map(drop)
@@ -247,6 +279,17 @@ impl Sandbox<'_> {
                 source: Box::new(error),
             })
     }
+}
+
+/// Makes a folder that all may enter, whatever the umask.
+pub(crate) fn make_open(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(Error::io("make", folder))?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).map_err(Error::io("open up", folder))
+}
+
+/// Writes an assignment of the shell.
+fn assign(name: &str, value: &str) -> String {
+    format!("{name}='{}'\n", value.replace('\'', "'\\''"))
 }
 
 fn install_line(number: usize, path: &str, mode: u32) -> String {
@@ -289,13 +332,16 @@ mod tests {
     fn the_build_s_own_paths_are_no_part_of_the_environment() {
         let sandbox = Sandbox {
             image: "x",
+            tools: "/scratch/tools".into(),
             root: "/scratch/it's/root".into(),
             work: "/scratch/work".into(),
             overlay: None,
             epoch: 0,
             log: "/log".into(),
+            clock: None,
         };
-        let print = format!("{}printf '%s %s' \"$ROOT\" \"$OVERLAY\"; env", sandbox.variables());
+        let assignments = sandbox.mounts().split("umask 022").next().unwrap().to_owned();
+        let print = format!("{assignments}printf '%s %s' \"$ROOT\" \"$OVERLAY\"; env");
         let printed = Command::new("/bin/sh").args(["-euc", &print]).clear_env().run().unwrap().text();
         assert!(printed.starts_with("/scratch/it's/root "), "{printed}");
         assert!(!printed.contains("ROOT=") && !printed.contains("WORK="), "{printed}");

@@ -7,6 +7,7 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use crate::sandbox::Sandbox;
+use crate::toolroot::ToolRoot;
 use crate::{Error, Result};
 
 /// A folder for one build of one image. One build of an image runs at a time; the folder goes when the build ends, and
@@ -56,9 +57,16 @@ impl Scratch {
     }
 
     /// Describes the root that the build fills; nothing is made yet.
-    pub(crate) fn sandbox<'n>(&self, image: &'n str, epoch: u64, overlay: Option<String>) -> Sandbox<'n> {
+    pub(crate) fn sandbox<'n>(
+        &self,
+        image: &'n str,
+        tools: &ToolRoot,
+        epoch: u64,
+        overlay: Option<String>,
+    ) -> Sandbox<'n> {
         let path = |part: &str| self.folder().join(part);
-        Sandbox { image, root: path("root"), work: path("work"), overlay, epoch, log: self.log.clone() }
+        let (root, work) = (path("root"), path("work"));
+        Sandbox { image, tools: tools.root(), root, work, overlay, epoch, log: self.log.clone(), clock: None }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod files;
 mod gc;
 mod generation;
 mod hold;
+mod mend;
 mod recipe;
 
 pub use blobs::{Artifact, Store, StoreWriter, VerifiedReader};
