@@ -16,8 +16,8 @@ const SNAPSHOTS: (&str, &str, &str) = (
 /// Returns the number of the generation that the site runs.
 fn running() -> u64 {
     let text = expect(0, &hearth("generations").arg("--json")).text();
-    let entries = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let running = entries.filter(|entry| entry["running"] == true).next_back();
+    let mut entries = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let running = entries.rfind(|entry| entry["running"] == true);
     running.and_then(|entry| entry["number"].as_u64()).unwrap_or_else(|| panic!("nothing runs:\n{text}"))
 }
 
