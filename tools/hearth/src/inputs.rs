@@ -175,6 +175,7 @@ fn lay_out(session: &Session, generation: &Generation, view: &Path) -> Result<()
         let mode = if notes.executable.contains(name) { 0o755 } else { 0o644 };
         store::files::write_atomic(&path, bytes, mode).with_context(|| format!("can't write {}", path.display()))?;
     }
+    fs::create_dir_all(view.join("images"))?;
     // What else the project has is as it is now: keys, and the programs of stages.
     for entry in list(&session.site.project)? {
         let Some(name) = entry.file_name() else { continue };
