@@ -61,7 +61,10 @@ pub fn read(site: &Site, name: &Name, stack: &Stack) -> Result<(Compose, BTreeMa
     walk(&stack.folder, "", &mut files)?;
     let path = stack.folder.join(COMPOSE);
     let shown = path.strip_prefix(&site.project).unwrap_or(&path).to_owned();
-    let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+    let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Failure::config(format!("{} is no UTF-8, which YAML is written in", shown.display())).hint("save it as UTF-8")
+    })?;
     let read = compose::parse(&text).and_then(|compose| {
         let mut problems = compose::check_files(&compose, &stack.folder);
         problems.extend(check_site(&compose, site, stack));
@@ -133,7 +136,7 @@ fn walk(folder: &Path, prefix: &str, files: &mut BTreeMap<String, File>) -> Resu
         if kind.is_dir() {
             walk(&path, &format!("{name}/"), files)?;
         } else if !kind.is_file() {
-            return Err(refuse("it is neither a file nor a folder").into());
+            return Err(refuse("it is a link or no file: put a copy of what it stands for in its place").into());
         } else if [OVERRIDE, UNIT, SUMS].contains(&name.as_str()) {
             return Err(refuse("Hearth makes a file of that name").into());
         } else {

@@ -195,7 +195,7 @@ pub fn parse(text: &str) -> Result<Compose, Vec<Problem>> {
         compose.services.insert(name.clone(), read(service, &mut problems));
     }
     if compose.services.is_empty() && problems.is_empty() {
-        problems.push(Problem { line: 0, message: "there are no services".to_owned() });
+        problems.push(Problem { line: 0, message: "there are no services: write them below `services:`".to_owned() });
     }
     mark_one_shots(&raw, &mut compose);
     let sources = raw.configs.values().chain(raw.secrets.values()).flatten().filter_map(|source| source.file.as_ref());
@@ -209,10 +209,20 @@ pub fn parse(text: &str) -> Result<Compose, Vec<Problem>> {
 /// Returns the parser's message without its picture of the file: the caller shows file and line.
 fn plain(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string().lines().next().unwrap_or_default().to_owned();
-    match text.split_once("did not match any variant of untagged enum RawWords") {
-        Some(_) => "a text or a list of texts is wanted: put quotes around what has ': ' in it".to_owned(),
-        None => text,
+    let text = text.split(" at line ").next().unwrap_or_default().to_owned();
+    if text.contains("did not match any variant of untagged enum RawWords") {
+        return "a text or a list of texts is wanted: put quotes around what has ': ' in it".to_owned();
     }
+    if let Some(key) = text.strip_prefix("duplicate mapping key: ") {
+        return format!("the key '{}' is there twice: keep one", key.split(',').next().unwrap_or_default());
+    }
+    let mend = match text.as_str() {
+        "expected sequence start" => "a list is wanted: write `- ` in front of each item",
+        text if text.starts_with("tabs ") => "YAML is indented with blanks, never with tabs",
+        text if text.starts_with("alias references") => "name what is to be repeated with `&NAME` above",
+        _ => return text,
+    };
+    format!("{text}: {mend}")
 }
 
 fn at<T>(place: &Spanned<T>, message: impl Into<String>) -> Problem {
@@ -340,7 +350,7 @@ pub fn check_files(compose: &Compose, folder: &Path) -> Vec<Problem> {
         } else if path.split('/').any(|part| part == "..") {
             format!("'{path}' lies outside of the stack's folder, so that it would not be deployed: move it inside")
         } else if !folder.join(path).exists() {
-            format!("'{path}' is not in the stack's folder")
+            format!("'{path}' is not in the stack's folder: put it there, or mend the path")
         } else {
             continue;
         };

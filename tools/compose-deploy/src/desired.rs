@@ -67,6 +67,7 @@ pub fn evaluate_with(site: &Site, container: &dyn Fn(&Name) -> Result<ContainerI
     for (name, stack) in &site.stacks {
         read.insert(name, bundle::read(site, name, stack)?);
     }
+    crate::ports::unique(site, &read)?;
     let mut built: BTreeMap<&Name, ContainerImage> = BTreeMap::new();
     let mut desired = Desired::default();
     for guest in site.guests.keys() {

@@ -13,6 +13,7 @@ pub mod diff;
 mod fixture;
 pub mod observe;
 pub mod paths;
+mod ports;
 mod transfer;
 pub mod unit;
 

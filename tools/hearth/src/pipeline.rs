@@ -84,7 +84,11 @@ impl Pipeline {
     /// What is wrong with it, with file, line, text and mend.
     pub fn load(project: &Path, known: &[&str]) -> Result<Self> {
         let path: PathBuf = project.join("pipeline.toml");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+        let bytes = std::fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
+        let text = String::from_utf8(bytes).map_err(|_| {
+            Failure::config(format!("{} is no UTF-8, which TOML is written in", path.display()))
+                .hint("save it as UTF-8")
+        })?;
         Self::parse(&path, &text, known)
     }
 
@@ -107,7 +111,8 @@ impl Pipeline {
             for need in &raw.needs {
                 if !names.contains(&need.get_ref().as_str()) {
                     let message = format!("stage '{}' needs '{}', which is no stage", name.get_ref(), need.get_ref());
-                    return Err(source.error(&need.span(), &message, &format!("the stages are {}", names.join(", "))));
+                    let mend = meant(need.get_ref(), &names, &format!("the stages are {}", names.join(", ")));
+                    return Err(source.error(&need.span(), &message, &mend));
                 }
             }
             stages.push(Stage {
@@ -126,6 +131,11 @@ impl Pipeline {
     }
 }
 
+/// Names what a slip most likely stands for, before all that there is.
+fn meant(word: &str, known: &[&str], all: &str) -> String {
+    site::nearest(word, known.iter().copied()).map(|near| format!("did you mean '{near}'? ")).unwrap_or_default() + all
+}
+
 fn work(source: &Source<'_>, name: &Spanned<String>, raw: &RawStage, known: &[&str]) -> Result<Work> {
     let at = name.span();
     let stage = name.get_ref();
@@ -134,7 +144,8 @@ fn work(source: &Source<'_>, name: &Spanned<String>, raw: &RawStage, known: &[&s
             let named = tool.get_ref().clone();
             if !known.contains(&named.as_str()) {
                 let message = format!("stage '{stage}' names the tool '{named}', which there is not");
-                let mend = format!("the tools are {}; any other program goes under `command`", known.join(", "));
+                let all = format!("the tools are {}; any other program goes under `command`", known.join(", "));
+                let mend = meant(&named, known, &all);
                 return Err(source.error(&tool.span(), &message, &mend));
             }
             match raw.verb.as_ref().map(|verb| verb.get_ref().as_str()) {
@@ -151,6 +162,10 @@ fn work(source: &Source<'_>, name: &Spanned<String>, raw: &RawStage, known: &[&s
             }
         }
         (None, Some(argv)) if !argv.is_empty() => {
+            if let Some(verb) = &raw.verb {
+                let mend = "take `verb` out: a command is given `plan` and `apply --yes` by hearth itself";
+                return Err(source.error(&verb.span(), &format!("stage '{stage}' has a verb for a command"), mend));
+            }
             Ok(Work::Command { argv: argv.clone(), deadline: raw.deadline.unwrap_or(3600) })
         }
         _ => Err(source.error(

@@ -108,7 +108,8 @@ fn mount_point(site: &Site, share: &Name, dataset: &DatasetName) -> Result<Strin
         if let Some(place) = set(above) {
             if !place.starts_with('/') {
                 let message = format!("share {share}: {dataset} can't be exported, for its mountpoint is {place}");
-                return Err(Failure::config(message));
+                let hint = "give the dataset a path for a mountpoint, or take the share out";
+                return Err(Failure::config(message).hint(hint));
             }
             return Ok(place.trim_end_matches('/').to_owned() + &dataset.as_str()[above.len()..]);
         }

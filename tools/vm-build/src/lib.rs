@@ -9,6 +9,7 @@
 pub mod api;
 mod apply;
 mod apply_guest;
+mod cloud_config;
 pub mod diff;
 pub mod guests;
 pub mod images;

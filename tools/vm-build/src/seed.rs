@@ -1,10 +1,11 @@
 //! A guest's NoCloud seed: what cloud-init reads at the first boot, and again when its instance-id changes.
 
 use anyhow::{Context as _, Result};
-use converge::Failure;
 use serde_json::{Map, Value, json};
 use site::{Guest, Name, Network};
 use store::Digest;
+
+use crate::cloud_config;
 
 /// The three files of a seed (cloud-init's NoCloud data source).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,21 +84,9 @@ fn user_data(name: &Name, guest: &Guest, network: &Network) -> Result<Value> {
         table.insert("disable_root".into(), json!(false));
     }
     if let Some(path) = &guest.user_data {
-        let text = std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
-        let more = parse(&text).map_err(|why| Failure::config(format!("{}: {why}", path.display())))?;
-        merge(table, more);
+        merge(table, cloud_config::read(path)?);
     }
     Ok(data)
-}
-
-/// Reads a cloud-config as YAML 1.1 has it, which is what cloud-init reads it as.
-fn parse(text: &str) -> Result<Map<String, Value>, String> {
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    match serde_saphyr::from_str_with_options(text, options) {
-        Ok(Value::Object(table)) => Ok(table),
-        Ok(_) => Err("a cloud-config is a table of keys".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 /// Lays the site's keys over Hearth's. `users` are added: without Hearth's own nobody could log in to set up the rest.

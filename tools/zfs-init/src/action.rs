@@ -5,6 +5,7 @@ use std::time::Duration;
 use remote::quote;
 use serde::{Deserialize, Serialize};
 
+use crate::attempt::Attempt;
 use crate::desired::Properties;
 use crate::property::TAG;
 
@@ -48,6 +49,8 @@ pub enum Action {
         properties: Properties,
         /// The site that it is made for.
         site: String,
+        /// Whether to take away first what an earlier try left on the device (see [`crate::attempt`]).
+        leftover: bool,
     },
     /// Makes a dataset.
     CreateDataset {
@@ -84,8 +87,19 @@ impl Action {
             }
             Self::GrowVolume { volume, bytes } => format!("lvextend -L {bytes}b {}\n", quote(volume)),
             Self::GrowPool { pool, device } => format!("zpool online -e {} {}\n", quote(pool), quote(device)),
-            Self::CreatePool { pool, device, ashift, properties, site } => {
-                create_pool(pool, device, *ashift, properties, site)
+            Self::CreatePool { pool, device, ashift, properties, site, leftover } => {
+                let tag = quote(&format!("{TAG}={site}"));
+                let properties = pairs(" -O ", properties);
+                let try_it = Attempt { site, pool, device };
+                let clear = if *leftover { try_it.clear() } else { String::new() };
+                format!(
+                    "{clear}{}zpool create -o ashift={ashift}{properties} -O {tag} {} {}\n\
+                     udevadm settle --timeout 30\n{}",
+                    try_it.begin(),
+                    quote(pool),
+                    quote(device),
+                    try_it.end(),
+                )
             }
             Self::CreateDataset { dataset, properties } => {
                 format!("zfs create{} {}\n", pairs(" -o ", properties), quote(dataset))
@@ -111,19 +125,6 @@ impl Action {
     pub fn deadline(&self) -> Duration {
         Duration::from_secs(if matches!(self, Self::CreatePool { .. }) { 300 } else { 120 })
     }
-}
-
-/// Looks at the device once more before it is taken: something may have been put on it since the plan.
-fn create_pool(pool: &str, device: &str, ashift: u8, properties: &Properties, site: &str) -> String {
-    let (name, device) = (quote(pool), quote(device));
-    let tag = quote(&format!("{TAG}={site}"));
-    format!(
-        "found=$(wipefs -n --noheadings -O TYPE {device})\n\
-         if [ -n \"$found\" ]; then echo {device} is not blank: it holds $found >&2; exit 1; fi\n\
-         zpool create -o ashift={ashift}{} -O {tag} {name} {device}\n\
-         udevadm settle --timeout 30\n",
-        pairs(" -O ", properties)
-    )
 }
 
 fn pairs(before: &str, properties: &Properties) -> String {

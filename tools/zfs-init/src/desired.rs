@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use serde::Serialize;
-use site::{Dataset, LogicalVolume, LogicalVolumeName, Name, Pool, PoolDevice, PoolName, Site, Size};
+use site::{Dataset, LogicalVolume, LogicalVolumeName, Name, Pool, PoolDevice, PoolName, Share, Site, Size};
 
 /// Properties of ZFS, by name.
 pub(crate) type Properties = BTreeMap<String, String>;
@@ -39,6 +39,20 @@ pub(crate) fn wanted(site: &Site) -> BTreeMap<&Name, Wanted<'_>> {
         hosts.entry(host).or_default().pools.insert(name, pool);
     }
     hosts
+}
+
+/// Lists what uses each dataset: its mounts in guests, and the stacks that need them.
+pub(crate) fn users(site: &Site) -> BTreeMap<&str, Vec<String>> {
+    let mut users: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (share, Share { dataset, mounts, .. }) in &site.shares {
+        let users = users.entry(dataset.as_str()).or_default();
+        for guest in mounts.keys() {
+            users.push(format!("share {share} in {guest}"));
+            let stacks = site.stacks.iter().filter(|(_, stack)| stack.guest == *guest && stack.shares.contains(share));
+            users.extend(stacks.map(|(stack, _)| format!("stack {stack} in {guest}")));
+        }
+    }
+    users
 }
 
 impl WantedPool<'_> {

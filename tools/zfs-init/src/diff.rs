@@ -1,5 +1,7 @@
 //! Desired against observed: the steps, in the order in which they are applied.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use converge::{Address, Change, Failure, Impact, Kind, Step};
 use serde_json::{Value, json};
@@ -16,6 +18,8 @@ pub(crate) struct Diff<'a> {
     pub(crate) site: &'a Name,
     pub(crate) host: &'a Name,
     pub(crate) seen: &'a Observed,
+    /// What uses each dataset, as `share media in vm-intranet`.
+    pub(crate) users: &'a BTreeMap<&'a str, Vec<String>>,
     /// Whether the host is there; a host that is still to be made has no disks to look at.
     pub(crate) present: bool,
 }
@@ -36,8 +40,23 @@ impl Diff<'_> {
     }
 
     fn step(&self, address: Address, kind: Kind, before: Value, after: Value, action: &Action) -> Result<Step> {
-        let change = Change { address, kind, before, after, impact: Impact::None };
+        let change = Change { address, kind, before, after, impact: self.impact(action) };
         Ok(Step { change, wave: 0, lane: self.host.to_string(), action: serde_json::to_value(action)? })
+    }
+
+    /// Says what a change costs: a dataset that is mounted elsewhere, or not at all, takes its shares with it, and those
+    /// of the datasets below it.
+    fn impact(&self, action: &Action) -> Impact {
+        let Action::ChangeDataset { dataset, set, inherit, .. } = action else { return Impact::None };
+        let moves = ["mountpoint", "canmount"];
+        if !moves.iter().any(|property| set.contains_key(*property) || inherit.iter().any(|name| name == property)) {
+            return Impact::None;
+        }
+        let below =
+            |name: &str| name.strip_prefix(dataset).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let used = self.users.iter().filter(|(name, _)| below(name)).flat_map(|(_, users)| users.clone());
+        let used: Vec<String> = used.collect();
+        if used.is_empty() { Impact::None } else { Impact::Restart(used) }
     }
 
     fn volume(&self, name: &LogicalVolumeName, size: Size) -> Result<Option<Step>> {
@@ -130,7 +149,11 @@ impl Diff<'_> {
             return Err(Failure::refused(message).hint(format!("import it on {host}: zpool import {name}")).into());
         }
         let WantedPool { device, ashift, properties, datasets: _ } = pool;
-        let device = self.free_device(device)?;
+        let (device, leftover) = self.free_device(device)?;
+        let before = match leftover {
+            true => json!({ "device": "has the partition table of a zpool create that was cut off" }),
+            false => Value::Null,
+        };
         let mut after = json!({ "device": device, "ashift": ashift });
         for (name, value) in *properties {
             after[name] = json!(value);
@@ -141,26 +164,29 @@ impl Diff<'_> {
             ashift: *ashift,
             properties: (*properties).clone(),
             site: self.site.to_string(),
+            leftover,
         };
-        self.step(Address::new(["zfs", host.as_str(), name.as_str()]), Kind::Create, Value::Null, after, &action)
+        self.step(Address::new(["zfs", host.as_str(), name.as_str()]), Kind::Create, before, after, &action)
     }
 
-    /// Returns the path of a device on which a pool may be made.
-    fn free_device(&self, device: &PoolDevice) -> Result<String> {
+    /// Returns the path of a device on which a pool may be made, and whether an unfinished try of ours has to be taken
+    /// away from it first.
+    fn free_device(&self, device: &PoolDevice) -> Result<(String, bool)> {
         let to_be_made = match device {
             PoolDevice::LogicalVolume(volume) => !self.seen.volumes.contains_key(volume.as_str()),
             PoolDevice::DiskId(_) | PoolDevice::DiskSerial(_) => false,
         };
         if to_be_made || !self.present {
-            return Ok(match device {
+            let path = match device {
                 PoolDevice::LogicalVolume(volume) => format!("/dev/{volume}"),
                 PoolDevice::DiskId(id) => format!("/dev/disk/by-id/{id}"),
                 PoolDevice::DiskSerial(serial) => format!("the disk with serial {serial}"),
-            });
+            };
+            return Ok((path, false));
         }
         let located = disk::locate(self.host, device, self.seen)?;
-        disk::blank(self.host, &located, self.seen)?;
-        Ok(located.path)
+        let leftover = disk::blank(self.host, &located, self.seen)?;
+        Ok((located.path, leftover))
     }
 
     /// Makes sure that a pool is this site's and made as the inventory says.

@@ -3,6 +3,7 @@
 use converge::Failure;
 use site::{Name, PoolDevice, Size};
 
+use crate::attempt::LEFTOVER;
 use crate::observed::{Device, Observed};
 
 const BY_ID: &str = "/dev/disk/by-id/";
@@ -97,15 +98,21 @@ fn serials(seen: &Observed) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// Makes sure that nothing is on a device.
+/// Makes sure that nothing is on a device, or nothing but what an unfinished `zpool create` of ours has left: true then.
 ///
 /// # Errors
 /// A refusal that names all that was found.
-pub(crate) fn blank(host: &Name, located: &Located, seen: &Observed) -> Result<(), Failure> {
+pub(crate) fn blank(host: &Name, located: &Located, seen: &Observed) -> Result<bool, Failure> {
     let Located { path, node } = located;
     let looked = seen.found.get(path).or_else(|| seen.found.get(node));
     let signatures = looked.ok_or_else(|| Failure::refused(format!("{path} of {host} was not looked at")))?;
-    let mut holds: Vec<String> = signatures.clone();
+    let leftover = signatures.iter().any(|found| found == LEFTOVER);
+    let mut holds: Vec<String> = signatures.iter().filter(|found| *found != LEFTOVER).cloned().collect();
+    let own = |device: &&Device| device.node == *node || device.parent.as_deref() == Some(node);
+    let in_use = |device: &Device| device.format.is_some() || !device.mounts.is_empty();
+    if leftover && !seen.devices.iter().filter(own).any(in_use) {
+        return Ok(true);
+    }
     for device in &seen.devices {
         let inside = device.parent.as_deref() == Some(node);
         if !inside && device.node != *node {
@@ -118,7 +125,7 @@ pub(crate) fn blank(host: &Name, located: &Located, seen: &Observed) -> Result<(
         holds.extend(device.mounts.iter().map(|mount| format!("a mount at {mount}")));
     }
     if holds.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let size = seen.device(node).map(|device| format!(", {}", Size::from_bytes(device.bytes))).unwrap_or_default();
     let message = format!("{path} of {host} ({node}{size}) is not blank: it holds {}", holds.join(", "));

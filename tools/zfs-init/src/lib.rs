@@ -5,6 +5,7 @@
 //! is left alone: what it makes carries a tag, `dev.hearth:site` on a pool and `hearth` on a volume.
 
 mod action;
+mod attempt;
 mod desired;
 mod diff;
 mod disk;
@@ -46,9 +47,10 @@ impl Tool for ZfsInit {
 
     fn render(&self, cx: &Context<'_>) -> Result<Vec<Rendered>> {
         let mut texts = Vec::new();
+        let users = desired::users(cx.site);
         for (host, wanted) in desired::wanted(cx.site) {
             let seen = Observed::default();
-            let diff = Diff { site: &cx.site.name, host, seen: &seen, present: false };
+            let diff = Diff { site: &cx.site.name, host, seen: &seen, users: &users, present: false };
             let steps = diff.steps(&wanted)?;
             let scripts: Result<Vec<String>> =
                 steps.iter().filter(|step| cx.selects(&step.change.address)).map(script).collect();
@@ -61,16 +63,20 @@ impl Tool for ZfsInit {
     }
 
     fn probes(&self, cx: &Context<'_>) -> Result<Vec<Probe>> {
-        Ok(desired::wanted(cx.site).iter().flat_map(|(host, wanted)| probe::probes(host, wanted)).collect())
+        Ok(desired::wanted(cx.site)
+            .iter()
+            .flat_map(|(host, wanted)| probe::probes(&cx.site.name, host, wanted))
+            .collect())
     }
 
     fn plan(&self, cx: &Context<'_>, facts: &Facts) -> Result<Vec<Step>> {
         let mut steps = Vec::new();
+        let users = desired::users(cx.site);
         for (host, wanted) in desired::wanted(cx.site) {
             let seen = Observed::read(facts, host, &wanted)?;
             let present = seen.is_some();
             let seen = seen.unwrap_or_default();
-            steps.extend(Diff { site: &cx.site.name, host, seen: &seen, present }.steps(&wanted)?);
+            steps.extend(Diff { site: &cx.site.name, host, seen: &seen, users: &users, present }.steps(&wanted)?);
         }
         Ok(steps)
     }

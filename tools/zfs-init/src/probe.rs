@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use remote::{Probe, quote};
 use site::{Name, PoolDevice};
 
+use crate::attempt::{self, LEFTOVER};
 use crate::desired::{Wanted, WantedPool};
 use crate::property::TAG;
 
@@ -14,7 +15,7 @@ const THERE: &str = "have=\" $(zpool list -H -o name | tr '\\n' ' ') \"\n\
     there() { case \"$have\" in *\" $1 \"*) ;; *) return 1 ;; esac; }\n";
 
 /// Returns the questions to one host.
-pub(crate) fn probes(host: &Name, wanted: &Wanted<'_>) -> Vec<Probe> {
+pub(crate) fn probes(site: &Name, host: &Name, wanted: &Wanted<'_>) -> Vec<Probe> {
     let probe = |id: &str, script: String| Probe { host: host.clone(), id: id.to_owned(), script };
     let mut probes = Vec::new();
     if !wanted.volumes.is_empty() {
@@ -50,7 +51,7 @@ pub(crate) fn probes(host: &Name, wanted: &Wanted<'_>) -> Vec<Probe> {
             "for d in /dev/disk/by-id{folders}; do [ ! -d \"$d\" ] || find \"$d\" -type l -printf '%p\\t%l\\n'; done"
         ),
     ));
-    probes.push(probe("found", found(wanted)));
+    probes.push(probe("found", found(site, wanted)));
     // Looking for pools to import reads every disk, so it is done only where a pool is missing.
     probes.push(probe(
         "imports",
@@ -63,12 +64,15 @@ pub(crate) fn probes(host: &Name, wanted: &Wanted<'_>) -> Vec<Probe> {
 
 /// Writes the script that looks for anything on the disks of pools that are not there. It prints `== DEVICE`, then one
 /// line for each kind of signature; libblkid needs some uberblocks to see ZFS, so its labels are asked for too.
-fn found(wanted: &Wanted<'_>) -> String {
+fn found(site: &Name, wanted: &Wanted<'_>) -> String {
     let mut script = format!(
-        "{THERE}{}",
-        "look() { for d in \"$@\"; do if [ -e \"$d\" ]; then printf '== %s\\n' \"$d\"; \
+        "{THERE}{}site={}\n\
+         look() {{ pool=$1; shift; for d in \"$@\"; do if [ -e \"$d\" ]; then printf '== %s\\n' \"$d\"; \
          w=$(wipefs -n --noheadings -O TYPE \"$d\"); [ -z \"$w\" ] || echo \"$w\" | sort -u; \
-         if zdb -l \"$d\" >/dev/null 2>&1; then echo zfs_label; fi; fi; done; }\n",
+         if zdb -l \"$d\" >/dev/null 2>&1; then echo zfs_label; fi; \
+         if [ -n \"$w\" ] && leftover \"$site\" \"$pool\" \"$d\"; then echo {LEFTOVER}; fi; fi; done; }}\n",
+        attempt::functions(),
+        quote(site.as_str()),
     );
     for (name, pool) in &wanted.pools {
         let devices = match pool.device {
@@ -80,7 +84,7 @@ fn found(wanted: &Wanted<'_>) -> String {
             ),
         };
         let name = quote(name.as_str());
-        script += &format!("if ! there {name}; then look {devices}; fi\n");
+        script += &format!("if ! there {name}; then look {name} {devices}; fi\n");
     }
     script
 }

@@ -71,7 +71,7 @@ fn what_site_and_compose_file_say_of_each_other_must_fit() {
         "stack 'photos' can't be deployed:\n  \
          inventory/stacks/photos/compose.yaml:5: service 'postgres' uses /mnt/media, which is the share 'media' at \
          /mnt/media, but the stack would not wait for it: add it to the stack's `shares`\n  \
-         inventory/stacks/photos/compose.yaml:6: './gone' is not in the stack's folder"
+         inventory/stacks/photos/compose.yaml:6: './gone' is not in the stack's folder: put it there, or mend the path"
     );
     assert_eq!(
         error("web"),
@@ -93,5 +93,10 @@ fn a_file_that_cannot_be_bundled_is_named() {
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("start.sh", stack.folder.join("link")).unwrap();
     let error = read(&site, name, stack).unwrap_err().to_string();
-    assert!(error.ends_with("link can't be deployed: it is neither a file nor a folder"), "{error}");
+    assert!(
+        error.ends_with(
+            "link can't be deployed: it is a link or no file: put a copy of what it stands for in its place"
+        ),
+        "{error}"
+    );
 }

@@ -75,7 +75,7 @@ fn what_cannot_be_deployed_is_refused_all_at_once_with_its_line() {
 #[test]
 fn what_is_no_compose_file_is_refused_with_its_line() {
     let message = |text| lines(&parse(text).unwrap_err()).join("\n");
-    assert_eq!(message("services: {}\n"), "0: there are no services");
+    assert_eq!(message("services: {}\n"), "0: there are no services: write them below `services:`");
     assert_eq!(message("services:\n  a:\n"), "0: service 'a' is empty");
     assert!(message("services:\n  a: {image: x}\n  a: {image: y}\n").starts_with("3: "), "a doubled key");
     assert!(message("services:\n  a: [\n").starts_with(['2', '3']), "an open list");
@@ -99,7 +99,7 @@ fn files_must_lie_in_the_folder() {
     assert_eq!(
         lines(&check_files(&compose, folder.path())),
         [
-            "5: './gone' is not in the stack's folder",
+            "5: './gone' is not in the stack's folder: put it there, or mend the path",
             "6: '../up' lies outside of the stack's folder, so that it would not be deployed: move it inside",
             "7: '~/home' is in somebody's home, which the guest has not: write a path from / or from the stack",
             "8: './$X' has a variable in it, so that it can't be bundled: write the path out",

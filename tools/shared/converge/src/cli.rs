@@ -173,9 +173,11 @@ fn run(tool: &dyn Tool, cli: &Cli, events: &dyn Events) -> Result<u8> {
             plan(tool, &cx, out.as_deref())?
         }
         Verb::Apply { plan, consent } => {
+            // Before any host is asked: what is wrong with it is known at once.
+            let saved = plan.as_deref().map(|path| saved(tool, &session.site, path)).transpose()?;
             let _lock = Lock::take(&session.site.project, session.site.name.as_str())?;
             prepare(tool, &session, &cx)?;
-            apply(tool, &cx, plan.as_deref(), consent)?
+            apply(tool, &cx, plan.as_deref().zip(saved.as_ref()), consent)?
         }
         Verb::Check => {
             prepare(tool, &session, &cx)?;
@@ -269,10 +271,10 @@ fn announce(cx: &Context<'_>, plan: &Plan) {
     cx.events.emit(&Event::Note { message });
 }
 
-fn apply(tool: &dyn Tool, cx: &Context<'_>, file: Option<&Path>, consent: &Consent) -> Result<u8> {
+fn apply(tool: &dyn Tool, cx: &Context<'_>, file: Option<(&Path, &Plan)>, consent: &Consent) -> Result<u8> {
     let plan = engine::observe_plan(cx, tool)?;
-    if let Some(path) = file {
-        unmoved(&plan, path)?;
+    if let Some((path, saved)) = file {
+        unmoved(&plan, saved, path)?;
     }
     announce(cx, &plan);
     if plan.steps.is_empty() {
@@ -289,11 +291,29 @@ fn apply(tool: &dyn Tool, cx: &Context<'_>, file: Option<&Path>, consent: &Conse
     Ok(exit::OK)
 }
 
-/// Refuses where a saved plan is not what would be planned now.
-fn unmoved(now: &Plan, path: &Path) -> Result<()> {
-    let text = std::fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
+/// Reads a saved plan, which must be this tool's and this site's.
+fn saved(tool: &dyn Tool, site: &Site, path: &Path) -> Result<Plan> {
+    let make = format!("make one with: {} plan --out {}", tool.name(), path.display());
+    let text = std::fs::read(path)
+        .map_err(|error| Failure::config(format!("can't read the plan {}: {error}", path.display())).hint(&make))?;
     let saved: Plan = serde_json::from_slice(&text)
-        .map_err(|error| Failure::config(format!("{} is not a plan: {error}", path.display())))?;
+        .map_err(|error| Failure::config(format!("{} is not a plan: {error}", path.display())).hint(&make))?;
+    if saved.tool == tool.name() && saved.site == site.name.as_str() {
+        return Ok(saved);
+    }
+    let message = format!(
+        "{} is a plan of {} for site '{}', and this is {} for site '{}'",
+        path.display(),
+        saved.tool,
+        saved.site,
+        tool.name(),
+        site.name
+    );
+    Err(Failure::config(message).hint(make).into())
+}
+
+/// Refuses where a saved plan is not what would be planned now.
+fn unmoved(now: &Plan, saved: &Plan, path: &Path) -> Result<()> {
     if saved.digest() == now.digest() {
         return Ok(());
     }

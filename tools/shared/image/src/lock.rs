@@ -103,8 +103,11 @@ impl Lock {
     /// # Errors
     /// [`Error::Io`] and [`Error::Lock`].
     pub fn load(path: &Path) -> Result<Self> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(path, &text),
+        match std::fs::read(path) {
+            Ok(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => Self::parse(path, &text),
+                Err(_) => Err(Error::Lock { file: path.to_owned(), message: "it is no UTF-8".to_owned() }),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(Error::io("read", path)(error)),
         }

@@ -223,7 +223,12 @@ impl ImageRecipe {
     /// # Errors
     /// [`Error::Io`], and [`Error::Recipe`] with file, line and text.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let good = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
+            let source = Source { path, text: &good };
+            source.error(good.len(), "this is no UTF-8, which TOML is written in".to_owned(), "save the file as UTF-8")
+        })?;
         Self::parse(path, &text)
     }
 

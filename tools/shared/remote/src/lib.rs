@@ -6,6 +6,8 @@
 mod batch;
 mod error;
 mod fleet;
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod known_hosts;
 mod link;

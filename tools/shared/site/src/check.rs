@@ -14,6 +14,7 @@ use crate::tree::{Table, find_item};
 pub(crate) fn check(site: &Site, root: &Table, scope: &Scope) {
     addresses(site, root, scope);
     placement(site, root, scope);
+    mount_points(site, root, scope);
     stacks(site, root, scope);
     cycles(&site.stacks, root, scope);
 }
@@ -57,6 +58,25 @@ fn addresses(site: &Site, root: &Table, scope: &Scope) {
         let own = root.find(&["guests", name.as_str(), "address"]);
         let finding = Finding::at(&own, format!("guest '{name}' has the gateway's address {}", guest.address));
         scope.report(finding.also(&place, "the gateway").help("choose another address for the guest"));
+    }
+}
+
+/// Checks that no two datasets of a host say the same `mountpoint`: the second would hide the first.
+fn mount_points(site: &Site, root: &Table, scope: &Scope) {
+    for (pool_name, pool) in &site.pools {
+        let own = |name: &str, path: &[&str], properties: &std::collections::BTreeMap<String, String>| {
+            let Some(place) = properties.get("mountpoint").filter(|place| place.starts_with('/')) else { return };
+            let value = format!("{place} of {}", pool.host);
+            let help = "give each dataset a place of its own: the second would hide the first";
+            scope.claim("the mount point", &value, &root.find(path), &format!("dataset '{name}'"), help);
+        };
+        let name = pool_name.as_str();
+        own(name, &["pools", name, "properties", "mountpoint"], &pool.properties);
+        for (dataset, below) in &pool.datasets {
+            let short = dataset.as_str().split_once('/').map_or("", |(_, short)| short);
+            let path = ["pools", name, "datasets", short, "properties", "mountpoint"];
+            own(dataset.as_str(), &path, &below.properties);
+        }
     }
 }
 

@@ -13,8 +13,10 @@ mod reader;
 mod report;
 mod scope;
 mod tree;
+mod words;
 
 pub use load::{discover, load, load_copy};
 pub use model::*;
 pub use names::*;
+pub use nearest::nearest;
 pub use report::{Errors, Problem};

@@ -9,6 +9,8 @@ use crate::tree::{self, Table, Value};
 use crate::{check, read};
 
 const MANIFEST: &str = "pipeline.toml";
+/// The most bytes that a file of an inventory may have: far more than people write, and quick to read.
+const LARGEST: u64 = 1 << 20;
 
 /// Finds the site's folder: the given one, else `site` in the nearest `pipeline.toml` at or above the current folder.
 ///
@@ -81,10 +83,10 @@ fn read_folder(folder: &Path, adapt: impl FnOnce(Scope) -> Scope) -> Result<Site
     };
     let scope = adapt(Scope::new(absolute.clone(), project.to_owned(), findings));
     let site = read::site(&root, &scope);
-    scope.resolve(&root);
     if let Some(site) = &site {
         check::check(site, &root, &scope);
     }
+    scope.resolve(&root);
     let findings = scope.into_findings();
     match site {
         Some(site) if findings.is_empty() => Ok(site),
@@ -100,7 +102,7 @@ fn sources(folder: &Path) -> Result<Vec<Source>, Errors> {
     let mut paths = Vec::new();
     for entry in folder.read_dir().map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
+        if path.extension().is_some_and(|extension| extension == "toml") {
             paths.push(path);
         }
     }
@@ -114,11 +116,41 @@ fn sources(folder: &Path) -> Result<Vec<Source>, Errors> {
 
 /// Reads a file. It is shown by its path from the current folder where it is below that.
 fn source(path: &Path) -> Result<Source, Errors> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Errors::one(Finding::nowhere(format!("can't read {}: {error}", path.display()))))?;
     let here = std::env::current_dir().unwrap_or_default();
-    let shown = path.strip_prefix(&here).unwrap_or(path);
-    Ok(Source { path: shown.display().to_string(), text })
+    let shown = path.strip_prefix(&here).unwrap_or(path).display().to_string();
+    let fail = |message: String, help: &str| Err(Errors::one(Finding::nowhere(message).help(help)));
+    let metadata = match path.metadata() {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            return fail(
+                format!("can't read {shown}: {error}"),
+                "mend the file, or remove it if it is a link to nothing",
+            );
+        }
+    };
+    if !metadata.is_file() {
+        return fail(
+            format!("{shown} is no file"),
+            "every name with .toml at its end is read: rename it, or move it away",
+        );
+    }
+    if metadata.len() > LARGEST {
+        let message = format!("{shown} has {} bytes, and an inventory's file at most {LARGEST}", metadata.len());
+        return fail(message, "every name with .toml at its end is read: is this one an inventory?");
+    }
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => return fail(format!("can't read {shown}: {error}"), "give yourself the right to read it"),
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Source { path: shown, text }),
+        Err(error) => {
+            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let message = format!("{shown}:{line}: this is no UTF-8, which TOML is written in");
+            fail(message, "save the file as UTF-8, or convert it with iconv")
+        }
+    }
 }
 
 /// Parses all files and makes one tree of them. Files that are no TOML end it here: half a tree would give errors about

@@ -11,8 +11,14 @@ use crate::reader::{At, Reader, parse_key};
 use crate::report::Finding;
 use crate::scope::{Kind, Scope};
 use crate::tree::Value;
+use crate::words::{self, Wrong};
 
 const BY_ID: &str = "/dev/disk/by-id/";
+/// Folders that a guest needs to run.
+const SYSTEM: [&str; 14] = [
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/mnt", "/proc", "/root", "/run", "/sbin", "/sys", "/usr",
+    "/var",
+];
 const HOST: &str = "`host = \"pve1\"`";
 const DEVICE: &str = "one of `logical_volume = \"pve/zfs-ssd\"`, `disk_id = \"ata-…\"` (a name below /dev/disk/by-id) and \
     `disk_serial = \"…\"` (as `lsblk -o SERIAL` prints it)";
@@ -124,6 +130,10 @@ fn properties(reader: &mut Reader<'_>) -> Option<BTreeMap<String, String>> {
         } else if value.is_empty() || value.contains(|c: char| c.is_control() || c == '\'') {
             let finding = Finding::at(&entry.node.place, format!("property `{}` has no plain value", entry.key));
             reader.scope.report(finding.help("write it as `zfs get` prints it, without line ends and quotes"));
+        } else if let Err(wrong) = words::property(&entry.key) {
+            reader.scope.report(Finding::at(&entry.place, wrong.message).label("unknown to ZFS").help(wrong.help));
+        } else if let Err(wrong) = words::value(&entry.key, value) {
+            reader.scope.report(Finding::at(&entry.node.place, wrong.message).help(wrong.help));
         } else {
             properties.insert(entry.key.clone(), value.clone());
         }
@@ -176,8 +186,9 @@ pub(crate) fn share(_: &Name, reader: &mut Reader<'_>) -> Option<Share> {
         let help = "keep one share and give it the `mounts` of both";
         reader.scope.claim("the dataset", dataset.value.as_str(), &dataset.place, &reader.what, help);
     }
-    let export_options = options(reader, "export_options", &["rw", "sync", "no_subtree_check", "no_root_squash"]);
-    let mount_options = options(reader, "mount_options", &["defaults", "_netdev"]);
+    let export_options =
+        options(reader, "export_options", &["rw", "sync", "no_subtree_check", "no_root_squash"], exports);
+    let mount_options = options(reader, "mount_options", &["defaults", "_netdev"], |_, _| Ok(()));
     let mounts = mounts(reader);
     Some(Share {
         dataset: dataset?.value,
@@ -187,7 +198,24 @@ pub(crate) fn share(_: &Name, reader: &mut Reader<'_>) -> Option<Share> {
     })
 }
 
-fn options(reader: &mut Reader<'_>, key: &'static str, default: &[&str]) -> Option<Vec<String>> {
+/// Checks one option of an export beside those before it.
+fn exports(before: &[String], option: &str) -> Result<(), Wrong> {
+    words::export(option)?;
+    match words::opposite(before, option) {
+        None => Ok(()),
+        Some(other) => {
+            let message = format!("'{option}' says the opposite of '{other}' before it");
+            Err(Wrong { message, help: "keep one of the two".to_owned() })
+        }
+    }
+}
+
+fn options(
+    reader: &mut Reader<'_>,
+    key: &'static str,
+    default: &[&str],
+    check: impl Fn(&[String], &str) -> Result<(), Wrong>,
+) -> Option<Vec<String>> {
     let Some(entry) = reader.entry(key) else { return Some(default.iter().map(ToString::to_string).collect()) };
     let given: Vec<At<String>> = reader.optional(key)?;
     if given.is_empty() {
@@ -200,13 +228,16 @@ fn options(reader: &mut Reader<'_>, key: &'static str, default: &[&str]) -> Opti
     let count = given.len();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-=.:/@".contains(&b);
     let shape = "one option of letters, digits and '_-=.:/@'; a list has one text for each";
-    let good: Vec<String> = given
-        .into_iter()
-        .filter_map(|option| {
-            let good = option.value.bytes().all(plain);
-            accept(option, good, "an option", shape, reader.scope)
-        })
-        .collect();
+    let mut good = Vec::new();
+    for option in given {
+        let place = option.place.clone();
+        let is_plain = option.value.bytes().all(plain);
+        let Some(option) = accept(option, is_plain, "an option", shape, reader.scope) else { continue };
+        match check(&good, &option) {
+            Ok(()) => good.push(option),
+            Err(wrong) => reader.scope.report(Finding::at(&place, wrong.message).help(wrong.help)),
+        }
+    }
     (good.len() == count).then_some(good)
 }
 
@@ -226,6 +257,11 @@ fn mounts(reader: &mut Reader<'_>) -> Option<IndexMap<Name, AbsolutePath>> {
     let mut mounts = IndexMap::new();
     for (guest, path) in given {
         let place = &table.entry(&guest)?.place;
+        if SYSTEM.contains(&path.value.as_str()) {
+            let finding =
+                Finding::at(&path.place, format!("a mount at {} would hide the system of {guest}", path.value));
+            reader.scope.report(finding.help("choose a folder of its own, as /mnt/media"));
+        }
         reader.scope.refer(Kind::Guest, &guest, place);
         let value = format!("{} of {guest}", path.value);
         let help = "mount one of them somewhere else: the second would hide the first";
