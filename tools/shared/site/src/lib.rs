@@ -14,7 +14,7 @@ mod report;
 mod scope;
 mod tree;
 
-pub use load::{discover, load, load_copy};
+pub use load::{discover, load, load_before_secrets, load_copy};
 pub use model::*;
 pub use names::*;
 pub use report::{Errors, Problem};
