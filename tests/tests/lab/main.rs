@@ -8,6 +8,7 @@ mod drift;
 mod generations;
 mod kills;
 mod locks;
+mod secrets;
 mod site;
 #[cfg(feature = "soak")]
 mod soak;

@@ -13,6 +13,7 @@ use store::Digest;
 
 use crate::compose::{self, Compose, Problem};
 use crate::paths;
+use crate::secrets::{self, StackSecret};
 use crate::unit::Unit;
 
 /// The compose file, in a stack's folder.
@@ -50,6 +51,8 @@ pub struct Bundle {
     pub deadline: u64,
     /// Stacks that must be healthy first.
     pub needs: Vec<Name>,
+    /// Its secrets, by the name that services see them by. Their names are part of the digest, their content is not.
+    pub secrets: BTreeMap<Name, StackSecret>,
 }
 
 /// Reads a stack's compose file and its folder, and checks both against the site.
@@ -68,6 +71,7 @@ pub fn read(site: &Site, name: &Name, stack: &Stack) -> Result<(Compose, BTreeMa
     let read = compose::parse(&text).and_then(|compose| {
         let mut problems = compose::check_files(&compose, &stack.folder);
         problems.extend(check_site(&compose, site, stack));
+        problems.extend(secrets::check(&compose, stack));
         problems.sort_by_key(|problem| problem.line);
         if problems.is_empty() { Ok(compose) } else { Err(problems) }
     });
@@ -155,6 +159,7 @@ pub fn bundle(
     stack: &Stack,
     (compose, files): (Compose, BTreeMap<String, File>),
     images: BTreeMap<String, ContainerImage>,
+    secrets: BTreeMap<Name, StackSecret>,
 ) -> Bundle {
     let mounts = stack.shares.iter().filter_map(|share| site.shares.get(share)?.mounts.get(&stack.guest));
     let unit = Unit {
@@ -168,7 +173,8 @@ pub fn bundle(
     let plain = |text: String| File { bytes: text.into_bytes(), executable: false };
     all.insert(UNIT.to_owned(), plain(unit.text()));
     // The override holds the digest of the whole bundle, so it goes into that digest without it.
-    let with = |digest: &str| plain(override_text(site.name.as_str(), name.as_str(), &compose, &images, digest));
+    let with =
+        |digest: &str| plain(override_text(site.name.as_str(), name.as_str(), &compose, &images, &secrets, digest));
     all.insert(OVERRIDE.to_owned(), with(""));
     let digest = Digest::of(key(&all, &images));
     all.insert(OVERRIDE.to_owned(), with(&digest.to_string()));
@@ -180,6 +186,7 @@ pub fn bundle(
         images,
         deadline: stack.deadline,
         needs: stack.needs.clone(),
+        secrets,
     }
 }
 
@@ -189,6 +196,7 @@ fn override_text(
     stack: &str,
     compose: &Compose,
     images: &BTreeMap<String, ContainerImage>,
+    secrets: &BTreeMap<Name, StackSecret>,
     digest: &str,
 ) -> String {
     // A JSON string is a YAML string.
@@ -203,6 +211,7 @@ fn override_text(
         text += "    # The stack's unit starts it again, and knows its mounts; Docker does not.\n    restart: \"no\"\n";
         text += &format!("    labels:\n      {}: {}\n", paths::SITE, quoted(site));
         text += &format!("      {}: {}\n      {}: {}\n", paths::STACK, quoted(stack), paths::BUNDLE, quoted(digest));
+        text += &secrets::label(service, secrets);
         if service.one_shot {
             text += &format!("      {}: \"yes\"\n", paths::ONE_SHOT);
         }
@@ -210,7 +219,7 @@ fn override_text(
             text += "    group_add:\n      - \"${HEARTH_RENDER_GID:?the guest has no group named render}\"\n";
         }
     }
-    text
+    text + &secrets::table(stack, secrets)
 }
 
 /// Writes all that determines a bundle, in lines that can be compared.

@@ -21,6 +21,8 @@ pub struct Problem {
 pub struct Compose {
     /// The services by name, in the file's order.
     pub services: IndexMap<String, Service>,
+    /// Secrets that the file itself defines, with their lines.
+    pub secrets: IndexMap<String, u64>,
 }
 
 /// What Hearth needs to know of one service.
@@ -36,6 +38,8 @@ pub struct Service {
     pub files: Vec<(u64, String)>,
     /// TCP ports that it publishes on the guest.
     pub ports: Vec<Published>,
+    /// Secrets that it reads below `/run/secrets`, with their lines.
+    pub secrets: Vec<(u64, String)>,
 }
 
 /// A TCP port published on the guest.
@@ -75,6 +79,8 @@ struct RawService {
     devices: Vec<RawDevice>,
     #[serde(default)]
     ports: Vec<Spanned<RawPort>>,
+    #[serde(default)]
+    secrets: Vec<Spanned<RawSecret>>,
     depends_on: Option<RawDepends>,
     env_file: Option<Spanned<RawEnvFile>>,
     #[serde(rename = "command")]
@@ -114,6 +120,13 @@ enum RawVolume {
         kind: String,
         source: Option<String>,
     },
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawSecret {
+    Short(String),
+    Long { source: String },
 }
 
 #[derive(Deserialize)]
@@ -198,7 +211,19 @@ pub fn parse(text: &str) -> Result<Compose, Vec<Problem>> {
         problems.push(Problem { line: 0, message: "there are no services: write them below `services:`".to_owned() });
     }
     mark_one_shots(&raw, &mut compose);
-    let sources = raw.configs.values().chain(raw.secrets.values()).flatten().filter_map(|source| source.file.as_ref());
+    for (name, source) in &raw.secrets {
+        let file = source.as_ref().and_then(|source| source.file.as_ref());
+        if let Some(file) = file.filter(|file| !file.value.starts_with('/')) {
+            let message = format!(
+                "secret '{name}' is the file '{}', which would be stored and deployed as it is: encrypt it \
+                 (hearth secrets set {name}) and name it in the stack's `secrets`",
+                file.value
+            );
+            problems.push(at(file, message));
+        }
+        compose.secrets.insert(name.clone(), file.map_or(0, |file| file.referenced.line()));
+    }
+    let sources = raw.configs.values().flatten().filter_map(|source| source.file.as_ref());
     let sources: Vec<_> = sources.map(|file| (file.referenced.line(), file.value.clone())).collect();
     if let Some(service) = compose.services.values_mut().next() {
         service.files.extend(sources);
@@ -280,7 +305,11 @@ fn read(service: &Spanned<RawService>, problems: &mut Vec<Problem>) -> Service {
             Err(message) => problems.push(at(port, message)),
         }
     }
-    Service { line: service.referenced.line(), render, one_shot: false, files, ports }
+    let secret = |used: &Spanned<RawSecret>| match &used.value {
+        RawSecret::Short(name) | RawSecret::Long { source: name } => (used.referenced.line(), name.clone()),
+    };
+    let secrets = raw.secrets.iter().map(secret).collect();
+    Service { line: service.referenced.line(), render, one_shot: false, files, ports, secrets }
 }
 
 /// Returns what a mount takes from the guest's file system or the stack's folder; none for a named volume.

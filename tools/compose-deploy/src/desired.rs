@@ -11,6 +11,7 @@ use site::{Name, Site};
 use store::Artifact;
 
 use crate::bundle::{self, Bundle};
+use crate::secrets;
 
 /// What one guest shall have.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +88,8 @@ pub fn evaluate_with(site: &Site, container: &dyn Fn(&Name) -> Result<ContainerI
             };
             images.insert(service.clone(), image);
         }
-        let bundle = bundle::bundle(site, name, stack, parts, images);
+        let secrets = secrets::of_stack(site, stack)?;
+        let bundle = bundle::bundle(site, name, stack, parts, images, secrets);
         desired.guests.entry(stack.guest.clone()).or_default().bundles.insert(name.clone(), bundle);
     }
     for guest in desired.guests.values_mut() {
@@ -102,7 +104,12 @@ impl Desired {
     pub fn json(&self) -> Value {
         let stack = |bundle: &Bundle| {
             let images: BTreeMap<_, _> = bundle.images.iter().map(|(service, image)| (service, &image.tag)).collect();
-            json!({ "bundle": bundle.digest, "deadline": bundle.deadline, "images": images, "needs": bundle.needs })
+            let mut stack = json!({ "bundle": bundle.digest, "deadline": bundle.deadline, "images": images, "needs": bundle.needs });
+            if !bundle.secrets.is_empty() {
+                let marks = bundle.secrets.iter().map(|(name, secret)| (name.to_string(), Value::from(secret.mark())));
+                stack["secrets"] = Value::Object(marks.collect());
+            }
+            stack
         };
         let guests = self.guests.iter().filter(|(_, guest)| !guest.bundles.is_empty()).map(|(name, guest)| {
             let stacks = guest.bundles.iter().map(|(name, bundle)| (name.to_string(), stack(bundle)));

@@ -12,7 +12,7 @@ use store::Digest;
 use crate::bundle::Bundle;
 use crate::desired::{Guest, blobs};
 use crate::observe::{Container, Deployed, Docker, Health, Labels, Observed, UnitState};
-use crate::paths;
+use crate::{paths, secrets};
 
 /// The programs and units that every guest with stacks has: path, text, and whether it can be run.
 pub const RUNTIME: [(&str, &str, bool); 3] = [
@@ -45,6 +45,12 @@ pub enum Action {
         stack: Name,
         /// The bundle.
         bundle: Digest,
+        /// The secrets that are sent first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        secrets: Vec<Name>,
+        /// Whether the guest has secrets of the stack that it uses no more.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        forget: bool,
     },
     /// Takes a stack away; its volumes stay.
     Remove {
@@ -216,8 +222,15 @@ fn deploy(guest: &Name, bundle: &Bundle, observed: &Observed) -> Option<Step> {
     // Docker makes containers anew whose labels differ; what only waits or died is started, and nothing else is touched.
     let restarts = before["bundle"] != after["bundle"] || before["files"] != after["files"];
     let restarts = kind == Kind::Update && restarts && before["bundle"] != "";
-    let impact = if restarts { Impact::Restart(vec![format!("{guest}/{}", bundle.stack)]) } else { Impact::None };
-    let action = Action::Deploy { guest: guest.clone(), stack: bundle.stack.clone(), bundle: bundle.digest };
+    let services = secrets::restarts(guest, bundle, &before, &after);
+    let impact = match (restarts, services.is_empty()) {
+        (true, _) => Impact::Restart(vec![format!("{guest}/{}", bundle.stack)]),
+        (false, false) => Impact::Restart(services),
+        (false, true) => Impact::None,
+    };
+    let (secrets, forget) = secrets::to_do(bundle, observed);
+    let stack = bundle.stack.clone();
+    let action = Action::Deploy { guest: guest.clone(), stack, bundle: bundle.digest, secrets, forget };
     let address = Address::new(["stack", guest.as_str(), bundle.stack.as_str()]);
     Some(step(address, kind, (before, after), impact, &action))
 }
@@ -228,7 +241,8 @@ pub fn state(stack: &Name, observed: &Observed) -> Value {
     let unit_name = paths::unit(stack.as_str());
     let file = observed.files.get(&paths::unit_file(&unit_name));
     let deployed = observed.stacks.get(stack.as_str());
-    if own.is_empty() && file.is_none() && deployed.is_none() {
+    let known = observed.secrets.get(stack.as_str()).is_some_and(|found| !found.is_empty());
+    if own.is_empty() && file.is_none() && deployed.is_none() && !known {
         return Value::Null;
     }
     let mut services: BTreeMap<&str, Value> = BTreeMap::new();
@@ -239,7 +253,8 @@ pub fn state(stack: &Name, observed: &Observed) -> Value {
             *entry = health.text().into();
         }
     }
-    let labels = own.iter().map(|Container { labels: Labels { site: _, stack: _, bundle }, .. }| short(bundle));
+    let labels =
+        own.iter().map(|Container { labels: Labels { site: _, stack: _, bundle, secrets: _ }, .. }| short(bundle));
     let bundles: BTreeSet<_> = labels.collect();
     let bundle = bundles.into_iter().collect::<Vec<_>>().join(", ");
     let files = deployed.map(
@@ -248,13 +263,23 @@ pub fn state(stack: &Name, observed: &Observed) -> Value {
         },
     );
     let unit = observed.units.get(&unit_name).cloned().unwrap_or_default();
-    json!({
+    let mut state = json!({
         "bundle": bundle,
         "files": files,
         "unit": words(&unit),
         "unit file": file.map(|file| short(&file.sha256)),
         "services": services,
-    })
+    });
+    describe_secrets(&mut state, secrets::state(stack, &own, observed));
+    state
+}
+
+/// Adds what is known of secrets, where there are some.
+fn describe_secrets(stack: &mut Value, secrets: Option<(Value, Value)>) {
+    if let Some((there, read)) = secrets {
+        stack[secrets::THERE] = there;
+        stack[secrets::READ] = read;
+    }
 }
 
 /// Describes a stack as it shall be.
@@ -266,13 +291,15 @@ pub fn wanted(bundle: &Bundle) -> Value {
         .iter()
         .map(|(name, service)| (name, Value::from(health(service.one_shot).text())))
         .collect();
-    json!({
+    let mut wanted = json!({
         "bundle": bundle.digest.short(),
         "files": Digest::of(bundle.sums()).short(),
         "unit": "active, enabled",
         "unit file": Digest::of(bundle.unit()).short(),
         "services": services,
-    })
+    });
+    describe_secrets(&mut wanted, secrets::wanted(bundle));
+    wanted
 }
 
 #[cfg(test)]

@@ -124,12 +124,19 @@ pub(crate) fn as_wanted(desired: &Desired) -> String {
         lines.push(format!("file|{path}|{}|{}", Digest::of(bundle.unit()), crate::paths::header("lab")));
         units.insert(unit, "active");
         lines.push(format!("stack|{stack}|{}|yes", Digest::of(bundle.sums())));
+        for (name, secret) in &bundle.secrets {
+            lines.push(format!("secret|{stack}|{name}|{}|ok", secret.mark()));
+        }
         for (service, found) in &bundle.compose.services {
+            let marks =
+                bundle.secrets.iter().filter(|(name, _)| found.secrets.iter().any(|(_, read)| read == name.as_str()));
+            let marks: Vec<_> = marks.map(|(name, secret)| format!("{name}={}", secret.mark())).collect();
+            let marks = marks.join(",");
             let (shot, state, status) =
                 if found.one_shot { ("yes", "exited", "Exited (0) 1 hour ago") } else { ("", "running", "Up 1 hour") };
             let digest = bundle.digest;
             lines.push(format!(
-                "container|{stack}|{service}|lab|{stack}|{digest}|{shot}|{state}|{status}|{stack}-{service}-1"
+                "container|{stack}|{service}|lab|{stack}|{digest}|{shot}|{state}|{status}|{stack}-{service}-1|{marks}"
             ));
         }
     }

@@ -14,6 +14,7 @@ mod fixture;
 pub mod observe;
 pub mod paths;
 mod ports;
+pub mod secrets;
 mod transfer;
 pub mod unit;
 
@@ -133,11 +134,14 @@ impl Tool for ComposeDeploy {
                 let image = images.get(tag.as_str()).ok_or_else(|| gone(&format!("image {tag} on {guest}")))?;
                 transfer::send(cx, guest, &*cx.fleet.host(guest)?, image)
             }
-            Action::Deploy { guest, stack, bundle } => {
+            Action::Deploy { guest, stack, bundle, secrets, forget } => {
                 let found = desired.guests.get(guest).and_then(|guest| guest.bundles.get(stack));
                 let found = found.filter(|found| found.digest == *bundle);
                 let found = found.ok_or_else(|| gone(&format!("bundle {} of stack {stack}", bundle.short())))?;
-                deploy::deploy(cx, guest, &*cx.fleet.host(guest)?, found)
+                let host = cx.fleet.host(guest)?;
+                secrets::send(cx.site, &host, found, secrets)?;
+                deploy::deploy(cx, guest, &host, found)?;
+                if *forget { secrets::forget(&host, found) } else { Ok(()) }
             }
         }
     }

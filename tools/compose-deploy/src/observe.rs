@@ -18,6 +18,8 @@ pub struct Observed {
     pub units: BTreeMap<String, UnitState>,
     /// Deployed bundles by stack.
     pub stacks: BTreeMap<String, Deployed>,
+    /// Secrets by stack and by the name that its services see them by.
+    pub secrets: BTreeMap<String, BTreeMap<String, Secret>>,
     /// Whether Docker is there.
     pub docker: Docker,
     /// Ids of loaded images, by tag.
@@ -65,6 +67,15 @@ pub struct Deployed {
     pub intact: bool,
 }
 
+/// A secret on a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secret {
+    /// What it was made from ([`crate::secrets::StackSecret::mark`]).
+    pub mark: String,
+    /// `ok`, or what is wrong with it: `missing`, `altered`.
+    pub state: String,
+}
+
 /// A container of a compose project.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
@@ -89,6 +100,8 @@ pub struct Labels {
     pub stack: String,
     /// The bundle's digest.
     pub bundle: String,
+    /// The secrets that it was made with.
+    pub secrets: String,
 }
 
 /// What a container does.
@@ -175,18 +188,27 @@ pub fn parse(text: &str) -> Result<Observed, String> {
                 let deployed = Deployed { sums: (*sums).to_owned(), intact: *intact == "yes" };
                 observed.stacks.insert((*name).to_owned(), deployed);
             }
+            ("secret", [stack, name, mark, state]) => {
+                let secret = Secret { mark: (*mark).to_owned(), state: (*state).to_owned() };
+                observed.secrets.entry((*stack).to_owned()).or_default().insert((*name).to_owned(), secret);
+            }
             ("docker", ["none"]) => observed.docker = Docker::None,
             ("docker", ["down"]) => observed.docker = Docker::Down,
             ("docker", ["up"]) => observed.docker = Docker::Up,
             ("image", [tag, id]) => {
                 observed.images.insert((*tag).to_owned(), (*id).to_owned());
             }
-            ("container", [project, service, site, stack, bundle, one_shot, state, status, name]) => {
+            ("container", [project, service, site, stack, bundle, one_shot, state, status, name, secrets @ ..]) => {
                 let own = |text: &&str| (*text).to_owned();
                 observed.containers.push(Container {
                     project: own(project),
                     service: own(service),
-                    labels: Labels { site: own(site), stack: own(stack), bundle: own(bundle) },
+                    labels: Labels {
+                        site: own(site),
+                        stack: own(stack),
+                        bundle: own(bundle),
+                        secrets: secrets.join("|"),
+                    },
                     health: Health::of(!one_shot.is_empty(), state, status),
                     name: own(name),
                 });
@@ -208,8 +230,8 @@ mod tests {
             "blob|{digest}|12\nblob|.incoming.1|3\nfile|/etc/systemd/system/hearth-stack-a.service|abc|# Made | by\n\
              unit|Id=hearth-stacks.service\nunit|ActiveState=active\nunit|UnitFileState=enabled\nunit|\n\
              unit|Id=hearth-stack-a.service\nunit|ActiveState=failed\nunit|UnitFileState=\n\
-             stack|a|def|yes\ndocker|up\nimage|hearth/http:123|sha256:456\n\
-             container|a|http|lab|a|{digest}||running|Up 2 minutes (healthy)|a-http-1\n"
+             stack|a|def|yes\nsecret|a|k|m|ok\ndocker|up\nimage|hearth/http:123|sha256:456\n\
+             container|a|http|lab|a|{digest}||running|Up 2 minutes (healthy)|a-http-1|k=m\n"
         );
         let observed = parse(&text).unwrap();
         assert_eq!(observed.blobs, [(digest.to_string(), 12)].into());
@@ -218,6 +240,8 @@ mod tests {
         assert_eq!(observed.units["hearth-stack-a.service"].active, "failed");
         assert_eq!(observed.units["hearth-stack-a.service"].enabled, "");
         assert!(observed.stacks["a"].intact);
+        assert_eq!(observed.secrets["a"]["k"], Secret { mark: "m".to_owned(), state: "ok".to_owned() });
+        assert_eq!(observed.containers[0].labels.secrets, "k=m");
         assert_eq!(observed.docker, Docker::Up);
         assert_eq!(observed.images["hearth/http:123"], "sha256:456");
         assert_eq!(observed.containers[0].health, Health::Good);

@@ -19,6 +19,8 @@ pub const SITE: &str = "dev.hearth.site/site";
 pub const STACK: &str = "dev.hearth.site/stack";
 /// The label with the bundle's digest.
 pub const BUNDLE: &str = "dev.hearth.site/bundle";
+/// The label with the secrets that a container was made with: `NAME=MARK`, with commas between them.
+pub const SECRETS: &str = "dev.hearth.site/secrets";
 /// The label of containers that do their work and end.
 pub const ONE_SHOT: &str = "dev.hearth.site/one-shot";
 
@@ -35,6 +37,11 @@ pub fn unit_file(unit: &str) -> String {
 /// Returns the folder of a bundle.
 pub fn bundle(stack: &str, digest: &store::Digest) -> String {
     format!("{STACKS}/{stack}/bundles/{}", digest.short())
+}
+
+/// Returns the place of a secret in the guest's memory.
+pub fn secret(stack: &str, name: &str) -> String {
+    format!("/run/hearth/secrets/{stack}/{name}")
 }
 
 /// Returns the first line of each unit that Hearth makes for a site.

@@ -9,7 +9,7 @@ use converge::{Events, Quiet, stop};
 
 use crate::forward::{self, Used};
 use crate::images::{self, Pins};
-use crate::{difference, gc, generations, rollback, status};
+use crate::{difference, gc, generations, rollback, secrets, status};
 
 #[derive(Parser, Debug)]
 #[command(name = "hearth", version, about, after_help = EXIT_HELP)]
@@ -71,6 +71,11 @@ enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// List, check and change the site's secrets. Reaches no host.
+    Secrets {
+        #[command(subcommand)]
+        verb: secrets::Verb,
+    },
     /// Pin the Debian packages that the images are made of, in pipeline.lock.
     Lock {
         /// Move every pin to the newest version.
@@ -96,6 +101,9 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: &Cli, events: &dyn Events) -> Result<u8> {
+    if let Verb::Secrets { verb } = &cli.verb {
+        return secrets::run(verb, cli.common.site.as_deref(), events);
+    }
     stop::listen()?;
     let session = Session::open(cli.common.site.as_deref())?;
     let used = Used::open(&session)?;
@@ -114,6 +122,8 @@ fn dispatch(cli: &Cli, events: &dyn Events) -> Result<u8> {
         Verb::Generations => generations::print(&session.site, json, &mut out),
         Verb::Diff { before, after } => difference::print(&session, &used, (*before, *after), json, &mut out),
         Verb::Rollback { number, consent } => rollback::run(&session, *number, &cli.common.only, consent, events),
+        // Done above: secrets can be made before the site that names them is whole.
+        Verb::Secrets { .. } => Ok(converge::exit::OK),
         Verb::Gc { keep, dry_run } => gc::collect(&session, *keep, *dry_run, json, events),
     }
 }

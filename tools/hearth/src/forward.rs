@@ -14,7 +14,7 @@ use crate::journal::Journal;
 use crate::pipeline::Pipeline;
 use crate::record::{Outcome, Run};
 use crate::run::{self, Crew, Look};
-use crate::{report, tools};
+use crate::{report, secrets, tools};
 
 /// The manifest and the tools that it names.
 pub struct Used {
@@ -154,6 +154,7 @@ impl Forward<'_> {
         let look = self.look()?;
         let look_milliseconds = run::millis(looking);
         let look = self.agreed(look)?;
+        secrets::ready(&self.session.site, &look)?;
         let snapshots = self.snapshots(&look, &built)?;
         let cx = session.context(journal, only);
         let allow = &self.consent.allow;

@@ -17,6 +17,7 @@ pub mod record;
 pub mod report;
 mod rollback;
 mod run;
+mod secrets;
 mod stage;
 mod status;
 mod tools;

@@ -30,6 +30,7 @@ fn load(text: &str) -> Site {
         shares: vec!["media".parse().unwrap()],
         images: BTreeMap::new(),
         needs: Vec::new(),
+        secrets: Default::default(),
         deadline: 60,
     };
     site.stacks.insert("films".parse().unwrap(), stack);

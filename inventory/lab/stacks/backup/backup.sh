@@ -5,13 +5,17 @@ set -eu
 stop() { exit 0; }
 trap stop TERM INT
 
-# The repository has no password of its own yet: it lies on the same host as what it holds, for root only.
-flags=--insecure-no-password
-restic() { command restic --quiet $flags "$@"; }
+# RESTIC_PASSWORD_FILE names the repository's password. Who rotates it adds the new one first (`restic key add`): a
+# repository opens with the passwords that it knows.
+restic() { command restic --quiet "$@"; }
+unprotected() { env -u RESTIC_PASSWORD_FILE restic --quiet --insecure-no-password "$@"; }
 
 snapshot() {
     if [ ! -e "$RESTIC_REPOSITORY/config" ]; then
         restic init || return 1
+    elif ! restic cat config >/dev/null && unprotected cat config >/dev/null; then
+        # It was made before it had a password.
+        unprotected key passwd --new-password-file "$RESTIC_PASSWORD_FILE" || return 1
     fi
     # A lock of a container that was killed is older than this one.
     restic unlock || return 1

@@ -19,6 +19,24 @@ for folder in /var/lib/hearth/stacks/*/; do
     printf 'stack|%s|%s|%s\n' "$(basename "$folder")" "$(sha256sum <SHA256SUMS | cut -c1-64)" "$intact"
 done
 cd /
+for list in /var/lib/hearth/secrets/*/list; do
+    [ -f "$list" ] || continue
+    safe=${list%/list}
+    stack=${safe##*/}
+    open=/run/hearth/secrets/$stack
+    while read -r key mark; do
+        # The plain text is compared with what this machine decrypts; no hash of it is anywhere.
+        state=altered
+        if [ ! -f "$safe/$key" ] || [ ! -f "$open/$key" ]; then
+            state=missing
+        elif [ "$(stat -c '%u %a' "$open/$key")" = "${mark#*@} 600" ] &&
+            systemd-creds decrypt --name="hearth.$stack.$key" "$safe/$key" - </dev/null 2>/dev/null |
+            cmp --silent - "$open/$key"; then
+            state=ok
+        fi
+        printf 'secret|%s|%s|%s|%s\n' "$stack" "$key" "$mark" "$state"
+    done <"$list"
+done
 if ! command -v docker >/dev/null; then
     echo 'docker|none'
 elif ! systemctl --quiet is-active docker.service; then
@@ -28,5 +46,5 @@ else
     docker image ls --no-trunc --filter 'reference=hearth/*' --format 'image|{{.Repository}}:{{.Tag}}|{{.ID}}'
     # One call, for an inspection after a listing fails where a container goes in between.
     docker ps --all --no-trunc --filter label=com.docker.compose.project --format \
-        'container|{{.Label "com.docker.compose.project"}}|{{.Label "com.docker.compose.service"}}|{{.Label "dev.hearth.site/site"}}|{{.Label "dev.hearth.site/stack"}}|{{.Label "dev.hearth.site/bundle"}}|{{.Label "dev.hearth.site/one-shot"}}|{{.State}}|{{.Status}}|{{.Names}}'
+        'container|{{.Label "com.docker.compose.project"}}|{{.Label "com.docker.compose.service"}}|{{.Label "dev.hearth.site/site"}}|{{.Label "dev.hearth.site/stack"}}|{{.Label "dev.hearth.site/bundle"}}|{{.Label "dev.hearth.site/one-shot"}}|{{.State}}|{{.Status}}|{{.Names}}|{{.Label "dev.hearth.site/secrets"}}'
 fi

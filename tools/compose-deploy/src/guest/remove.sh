@@ -4,6 +4,7 @@ if [ -e "/etc/systemd/system/$unit" ]; then
     systemctl --quiet disable --now "$unit"
 fi
 docker compose --project-name "$NAME" down --remove-orphans
+rm -rf "/var/lib/hearth/secrets/$NAME" "/run/hearth/secrets/$NAME"
 rm -rf "/var/lib/hearth/stacks/$NAME" "/etc/systemd/system/$unit"
 systemctl daemon-reload
 systemctl reset-failed "$unit" 2>/dev/null || true

@@ -15,6 +15,26 @@ base=/var/lib/hearth/stacks/$name
 HEARTH_RENDER_GID=$(getent group render | cut -d: -f3 || true)
 export HEARTH_RENDER_GID
 
+# Puts the stack's secrets into memory that are not there, as after a boot, and tells compose which they are: a container
+# whose label has another mark is made anew. On the disk they are encrypted to this machine.
+secrets() {
+    safe=/var/lib/hearth/secrets/$name
+    open=/run/hearth/secrets/$name
+    [ -e "$safe/list" ] || return 0
+    while read -r key mark; do
+        export "HEARTH_SECRET_$(printf %s "$key" | tr a-z- A-Z_)=$mark"
+        [ ! -f "$open/$key" ] || continue
+        mkdir -p "$open"
+        chmod 0700 "${open%/*}" "$open"
+        # A container that was started by hand without the file made a folder of its name.
+        rm -rf "${open:?}/$key"
+        (umask 077 && systemd-creds decrypt --name="hearth.$name.$key" "$safe/$key" "$open/.$key" </dev/null)
+        chmod 0600 "$open/.$key"
+        chown "${mark#*@}:0" "$open/.$key"
+        mv -T "$open/.$key" "$open/$key"
+    done <"$safe/list"
+}
+
 # The folder without the link in its path: what a running container mounts stays its own bundle's.
 compose_in() {
     folder=$(readlink -e "$1")
@@ -67,9 +87,15 @@ bad'*) break ;;
 }
 
 case $verb in
-up) up "$3" ;;
+up)
+    secrets
+    up "$3"
+    ;;
 stop) docker compose --project-name "$name" stop ;;
-check) compose_in "$3" config --quiet ;;
+check)
+    secrets
+    compose_in "$3" config --quiet
+    ;;
 status) status ;;
 logs)
     docker ps --all --filter "label=dev.hearth.site/stack=$name" --format \

@@ -8,12 +8,13 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use secret::Secret;
 use store::Digest;
 
 use crate::error::Error;
 
 /// An API token, `user@realm!name=secret`. It prints as its name.
-pub struct Token(String);
+pub struct Token(Secret);
 
 impl Token {
     /// Reads a token from a file of one line.
@@ -21,12 +22,16 @@ impl Token {
     /// # Errors
     /// [`Error::Setup`] where the file can't be read or holds no token; the text is never in the message.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Setup {
+        let read = std::fs::File::open(path).and_then(Secret::read);
+        let text = read.map_err(|source| Error::Setup {
             what: format!("can't read the API token in {}", path.display()),
             source: Some(source),
         })?;
         let what = || format!("{} holds no API token: one line, user@realm!name=secret, is wanted", path.display());
-        Self::parse(text.trim()).ok_or_else(|| Error::Setup { what: what(), source: None })
+        std::str::from_utf8(text.expose())
+            .ok()
+            .and_then(|text| Self::parse(text.trim()))
+            .ok_or_else(|| Error::Setup { what: what(), source: None })
     }
 
     /// Returns a token, where the text is one.
@@ -35,18 +40,22 @@ impl Token {
         let (user, name) = id.split_once('!')?;
         let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
         let whole = user.contains('@') && !name.is_empty() && !secret.is_empty() && printable;
-        whole.then(|| Self(text.to_owned()))
+        whole.then(|| Self(Secret::new(text.into())))
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(self.0.expose()).unwrap_or_default()
     }
 
     /// Returns the header's value.
     pub(crate) fn header(&self) -> String {
-        format!("PVEAPIToken={}", self.0)
+        format!("PVEAPIToken={}", self.text())
     }
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}=…", self.0.split('=').next().unwrap_or_default())
+        write!(f, "{}=…", self.text().split('=').next().unwrap_or_default())
     }
 }
 

@@ -207,6 +207,8 @@ impl Command {
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
+        // Nothing that is started here decrypts secrets.
+        command.env_remove("HEARTH_AGE_KEY");
         command.envs(self.env.iter().map(|(name, value)| (name, value))).spawn()
     }
 }

@@ -15,7 +15,7 @@ mod scope;
 mod tree;
 mod words;
 
-pub use load::{discover, load, load_copy};
+pub use load::{discover, load, load_before_secrets, load_copy};
 pub use model::*;
 pub use names::*;
 pub use nearest::nearest;

@@ -67,6 +67,14 @@ pub fn load_copy(folder: &Path, of: &Site) -> Result<Site, Errors> {
     read_folder(folder, |scope| scope.copy_of(of.folder.clone(), of.project.clone()))
 }
 
+/// Loads a site as [`load`] does, in which secrets may be named that are still to be made.
+///
+/// # Errors
+/// All else that is wrong with it.
+pub fn load_before_secrets(folder: &Path) -> Result<Site, Errors> {
+    read_folder(folder, Scope::before_secrets)
+}
+
 fn read_folder(folder: &Path, adapt: impl FnOnce(Scope) -> Scope) -> Result<Site, Errors> {
     let absolute = folder.canonicalize().map_err(|error| {
         let finding = Finding::nowhere(format!("can't open the site {}: {error}", folder.display()));

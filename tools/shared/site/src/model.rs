@@ -41,6 +41,8 @@ pub struct Site {
     pub templates: IndexMap<Name, Template>,
     /// Virtual machines.
     pub guests: IndexMap<Name, Guest>,
+    /// Who may read the site's secrets.
+    pub secrets: Secrets,
     /// Compose projects.
     pub stacks: IndexMap<Name, Stack>,
     /// Smoke tests that the site adds to those which follow from it.
@@ -229,8 +231,41 @@ pub struct Stack {
     pub images: BTreeMap<String, Name>,
     /// Stacks that must be healthy first, all on the same guest.
     pub needs: Vec<Name>,
+    /// The secrets that its services read, by the name that they see them by: `/run/secrets/NAME`.
+    pub secrets: IndexMap<Name, StackSecret>,
     /// How long its containers may take to get healthy, in seconds.
     pub deadline: u64,
+}
+
+/// A secret that a stack uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StackSecret {
+    /// The site's secret.
+    pub secret: Name,
+    /// The user that may read it in the container; the file's mode is 0600.
+    pub uid: u32,
+}
+
+/// Who may read the site's secrets (`[secrets]`).
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Secrets {
+    /// Public keys that secrets are encrypted to: `age1…` or `ssh-ed25519 AAAA…`.
+    pub recipients: Vec<String>,
+    /// Files of identities that open them, beside those of the environment; they need not be there.
+    #[serde(skip)]
+    pub identity_files: Vec<PathBuf>,
+}
+
+impl Site {
+    /// Returns the folder of the encrypted secrets.
+    pub fn secrets_folder(&self) -> PathBuf {
+        self.folder.join("secrets")
+    }
+
+    /// Returns the place of an encrypted secret, whether it is there or not.
+    pub fn secret_file(&self, name: &Name) -> PathBuf {
+        self.secrets_folder().join(format!("{name}.age"))
+    }
 }
 
 /// A smoke test that the site adds (`[checks.NAME]`).

@@ -27,7 +27,7 @@ pub(crate) trait Decode: Sized {
 }
 
 /// Reports that a node is of another type than wanted; `example` shows how it is written.
-fn wrong_type<T>(node: &Node, wanted: &str, example: &str, scope: &Scope) -> Option<T> {
+pub(crate) fn wrong_type<T>(node: &Node, wanted: &str, example: &str, scope: &Scope) -> Option<T> {
     let kind = node.value.kind();
     let finding = Finding::at(&node.place, format!("`{}` must be {wanted}, and is {kind}", node.key));
     scope.report(finding.label(format!("is {kind}")).help(format!("write it as {example}")));

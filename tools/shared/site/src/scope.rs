@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Template,
     Guest,
     Stack,
+    /// A file `secrets/NAME.age` of the inventory.
+    Secret,
     /// A host or a guest.
     Machine,
     /// A file `images/NAME.toml` of the project.
@@ -34,6 +36,7 @@ impl Kind {
             Self::Template => "template",
             Self::Guest => "guest",
             Self::Stack => "stack",
+            Self::Secret => "secret",
             Self::Machine => "host or guest",
             Self::Image => "image recipe",
         }
@@ -52,6 +55,7 @@ impl Kind {
             Self::Template => format!("add a table [templates.{name}]"),
             Self::Guest => format!("add a table [guests.{name}]"),
             Self::Stack => format!("add a table [stacks.{name}]"),
+            Self::Secret => format!("make it: hearth secrets set {name}"),
             Self::Machine => {
                 format!("add a table [guests.{name}] or [hosts.{name}], or leave `from` out for this machine")
             }
@@ -85,6 +89,8 @@ pub(crate) struct Scope {
     original: Option<(PathBuf, PathBuf)>,
     inputs: RefCell<Vec<PathBuf>>,
     home: Option<PathBuf>,
+    /// Whether secrets may be named that are not made yet.
+    secrets_to_come: bool,
     findings: RefCell<Vec<Finding>>,
     references: RefCell<Vec<Reference>>,
     claims: RefCell<Vec<Claim>>,
@@ -95,7 +101,13 @@ impl Scope {
         let home = std::env::var_os("HOME").map(PathBuf::from);
         let (references, claims) = (RefCell::default(), RefCell::default());
         let (original, inputs) = (None, RefCell::default());
-        Self { folder, project, original, inputs, home, findings: RefCell::new(findings), references, claims }
+        let (secrets_to_come, findings) = (false, RefCell::new(findings));
+        Self { folder, project, original, inputs, home, secrets_to_come, findings, references, claims }
+    }
+
+    /// Says that secrets may be named that are not made yet.
+    pub(crate) fn before_secrets(self) -> Self {
+        Self { secrets_to_come: true, ..self }
     }
 
     /// Says that the inventory is a copy, and where the real one is: a path to a file that the copy does not have is the
@@ -160,6 +172,9 @@ impl Scope {
         self.resolve_claims();
         let references = self.references.take();
         for reference in &references {
+            if reference.kind == Kind::Secret && self.secrets_to_come {
+                continue;
+            }
             let there = self.declared(reference.kind, root);
             if there.contains(&reference.name) {
                 continue;
@@ -200,8 +215,9 @@ impl Scope {
             Kind::Template => keys(root, "templates"),
             Kind::Guest => keys(root, "guests"),
             Kind::Stack => keys(root, "stacks"),
+            Kind::Secret => files(&self.folder.join("secrets"), ".age"),
             Kind::Machine => [keys(root, "hosts"), keys(root, "guests")].concat(),
-            Kind::Image => images(&self.project.join("images")),
+            Kind::Image => files(&self.project.join("images"), ".toml"),
         }
     }
 }
@@ -222,11 +238,12 @@ fn datasets(root: &Table) -> Vec<String> {
         .collect()
 }
 
-/// Lists the recipes of a folder. One that can't be read has none: each reference to it is reported then.
-fn images(folder: &Path) -> Vec<String> {
+/// Lists the files of a folder by their names without their ending. One that can't be read has none: each reference to
+/// it is reported then.
+fn files(folder: &Path, ending: &str) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> =
-        entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".toml")?.to_owned())).collect();
+        entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(ending)?.to_owned())).collect();
     names.sort();
     names
 }

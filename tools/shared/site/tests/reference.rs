@@ -25,6 +25,7 @@ fn project(inventory: &str) -> tempfile::TempDir {
     for stack in ["media", "reverse-proxy"] {
         write(&format!("inventory/home/stacks/{stack}/compose.yaml"), "");
     }
+    write("inventory/home/secrets/media-token.age", "");
     write("pipeline.toml", "");
     write("inventory/home/site.toml", inventory);
     project

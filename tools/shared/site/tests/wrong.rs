@@ -17,7 +17,13 @@ fn write(path: &Path, text: &str) {
 /// Makes a project in which the base site is good.
 fn project() -> tempfile::TempDir {
     let project = tempfile::tempdir().unwrap();
-    for path in ["pipeline.toml", "images/debian-13.toml", "images/http.toml", "site/stacks/site/compose.yaml"] {
+    for path in [
+        "pipeline.toml",
+        "images/debian-13.toml",
+        "images/http.toml",
+        "site/stacks/site/compose.yaml",
+        "site/secrets/db-password.age",
+    ] {
         write(&project.path().join(path), "");
     }
     // Made up: no key has these letters.
@@ -133,4 +139,18 @@ fn half_a_file_is_told_from_a_whole_one() {
         }
     }
     assert!(wrong > 100, "only {wrong} cuts were errors");
+}
+
+#[test]
+fn secrets_may_be_named_before_they_are_made_by_who_makes_them() {
+    let project = project();
+    copy(&folder().join("base.toml"), project.path(), "base.toml");
+    let text = "[stacks.more]\nguest = \"web\"\nfolder = \"stacks/site\"\nsecrets = [\"db-password\", \"to-come\"]\n";
+    write(&project.path().join("site/more.toml"), text);
+    let folder = project.path().join("site");
+    assert_eq!(hearth_site::load(&folder).unwrap_err().problems()[0].message, "there is no secret 'to-come'");
+    let site = hearth_site::load_before_secrets(&folder).unwrap();
+    assert!(site.secret_file(&site.stacks["more"].secrets[1].secret).ends_with("site/secrets/to-come.age"));
+    write(&folder.join("secrets/to-come.age"), "");
+    assert_eq!(hearth_site::load(&folder).unwrap().stacks["more"].secrets.len(), 2);
 }

@@ -204,6 +204,7 @@ pub fn site(url: &str, folder: &std::path::Path) -> Site {
         shares: Default::default(),
         templates: [(name("debian-13"), template)].into_iter().collect(),
         guests: [(name("vm-intranet"), guest(101)), (name("vm-extranet"), guest(111))].into_iter().collect(),
+        secrets: Default::default(),
         stacks: Default::default(),
         checks: Default::default(),
     }

@@ -3,6 +3,7 @@
 mod checks;
 mod guests;
 mod hosts;
+mod secrets;
 mod stacks;
 mod storage;
 
@@ -27,6 +28,7 @@ pub(crate) fn site(root: &Table, scope: &Scope) -> Option<Site> {
     let shares = reader.named("shares", "share", storage::share);
     let templates = reader.named("templates", "template", |_, reader| guests::template(reader));
     let guests = reader.named("guests", "guest", |name, reader| guests::guest(name, reader, &hosts));
+    let secrets = secrets::secrets(&mut reader);
     let stacks = reader.named("stacks", "stack", stacks::stack);
     let checks = reader.named("checks", "check", |_, reader| checks::check(reader));
     reader.finish();
@@ -45,6 +47,7 @@ pub(crate) fn site(root: &Table, scope: &Scope) -> Option<Site> {
         shares,
         templates,
         guests,
+        secrets,
         stacks,
         checks,
     })

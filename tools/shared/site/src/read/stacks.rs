@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::secrets;
 use crate::model::Stack;
 use crate::names::Name;
 use crate::reader::{At, Reader};
@@ -34,6 +35,14 @@ pub(crate) fn stack(name: &Name, reader: &mut Reader<'_>) -> Option<Stack> {
         reader.scope.refer(Kind::Image, image.value.as_str(), &image.place);
     }
     let needs = reader.references("needs", Kind::Stack);
+    let secrets = secrets::of_stack(reader);
+    for used in secrets.iter().flat_map(|secrets| secrets.values()) {
+        // As it is encrypted; a generation that is gone back to has the secrets that it had.
+        let file = reader.scope.folder.join("secrets").join(format!("{}.age", used.secret));
+        if file.is_file() {
+            reader.scope.input(&file);
+        }
+    }
     let deadline =
         if reader.entry("deadline").is_some() { reader.number("deadline", &(1..=86_400)) } else { Some(300) };
     Some(Stack {
@@ -42,6 +51,7 @@ pub(crate) fn stack(name: &Name, reader: &mut Reader<'_>) -> Option<Stack> {
         shares: shares?,
         images: images?.into_iter().map(|(service, image)| (service, image.value)).collect(),
         needs: needs?,
+        secrets: secrets?,
         deadline: deadline?,
     })
 }
