@@ -11,3 +11,4 @@ mod site;
 #[cfg(feature = "soak")]
 mod soak;
 mod support;
+mod vms;

@@ -17,4 +17,5 @@ mod tree;
 pub use load::{discover, load, load_copy};
 pub use model::*;
 pub use names::*;
+pub use nearest::nearest;
 pub use report::{Errors, Problem};
