@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::event::{Console, Event, Events, JsonLines};
 use crate::failure::{self, Failure, Reason};
 use crate::lock::Lock;
-use crate::{Tool, engine, exit, hold, stop};
+use crate::{Tool, engine, exit, hold, saved, stop};
 
 /// The options that every sub-command of every tool takes.
 #[derive(Args, Clone, Debug)]
@@ -174,7 +174,10 @@ fn run(tool: &dyn Tool, cli: &Cli, events: &dyn Events) -> Result<u8> {
         }
         Verb::Apply { plan, consent } => {
             // Before any host is asked: what is wrong with it is known at once.
-            let saved = plan.as_deref().map(|path| saved(tool, &session.site, path)).transpose()?;
+            let saved = plan
+                .as_deref()
+                .map(|path| saved::read_for(tool.name(), session.site.name.as_str(), path))
+                .transpose()?;
             let _lock = Lock::take(&session.site.project, session.site.name.as_str())?;
             prepare(tool, &session, &cx)?;
             apply(tool, &cx, plan.as_deref().zip(saved.as_ref()), consent)?
@@ -253,8 +256,7 @@ fn plan(tool: &dyn Tool, cx: &Context<'_>, out: Option<&Path>) -> Result<u8> {
     let plan = engine::observe_plan(cx, tool)?;
     announce(cx, &plan);
     if let Some(path) = out {
-        let text = serde_json::to_vec_pretty(&plan)?;
-        store::files::write_atomic(path, text, 0o600).with_context(|| format!("can't write {}", path.display()))?;
+        saved::write(path, &plan)?;
     }
     Ok(if plan.steps.is_empty() { exit::OK } else { exit::CHANGES_PENDING })
 }
@@ -274,9 +276,10 @@ fn announce(cx: &Context<'_>, plan: &Plan) {
 fn apply(tool: &dyn Tool, cx: &Context<'_>, file: Option<(&Path, &Plan)>, consent: &Consent) -> Result<u8> {
     let plan = engine::observe_plan(cx, tool)?;
     if let Some((path, saved)) = file {
-        unmoved(&plan, saved, path)?;
+        saved::unmoved(path, saved, &plan)?;
     }
     announce(cx, &plan);
+    saved::known(&consent.allow, [&plan])?;
     if plan.steps.is_empty() {
         return Ok(exit::OK);
     }
@@ -289,36 +292,6 @@ fn apply(tool: &dyn Tool, cx: &Context<'_>, file: Option<(&Path, &Plan)>, consen
     }
     engine::apply(cx, tool, tool.name(), &plan, &consent.allow)?;
     Ok(exit::OK)
-}
-
-/// Reads a saved plan, which must be this tool's and this site's.
-fn saved(tool: &dyn Tool, site: &Site, path: &Path) -> Result<Plan> {
-    let make = format!("make one with: {} plan --out {}", tool.name(), path.display());
-    let text = std::fs::read(path)
-        .map_err(|error| Failure::config(format!("can't read the plan {}: {error}", path.display())).hint(&make))?;
-    let saved: Plan = serde_json::from_slice(&text)
-        .map_err(|error| Failure::config(format!("{} is not a plan: {error}", path.display())).hint(&make))?;
-    if saved.tool == tool.name() && saved.site == site.name.as_str() {
-        return Ok(saved);
-    }
-    let message = format!(
-        "{} is a plan of {} for site '{}', and this is {} for site '{}'",
-        path.display(),
-        saved.tool,
-        saved.site,
-        tool.name(),
-        site.name
-    );
-    Err(Failure::config(message).hint(make).into())
-}
-
-/// Refuses where a saved plan is not what would be planned now.
-fn unmoved(now: &Plan, saved: &Plan, path: &Path) -> Result<()> {
-    if saved.digest() == now.digest() {
-        return Ok(());
-    }
-    let message = format!("reality has moved since {} was made: it is not what would be planned now", path.display());
-    Err(Failure::refused(message).hint("plan again, read it, apply that").into())
 }
 
 /// Refuses where the hosts were changed between the look and the lock: what was agreed to is not what would be done.
