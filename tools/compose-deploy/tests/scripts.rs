@@ -220,7 +220,7 @@ fn a_stack_finds_its_secrets_after_a_boot_and_tells_compose_their_marks() {
     bundle(folder);
     assert_eq!(send(folder, "horse", "abc").status, 0);
     std::fs::remove_dir_all(folder.join("memory")).unwrap();
-    let docker = "#!/bin/sh\ncase $1 in\nps) ;;\n*) echo \"mark $HEARTH_SECRET_TOKEN\" ;;\nesac\n";
+    let docker = "#!/bin/sh\ncase $1 in\nps) echo 'x||running|Up' ;;\n*) echo \"mark $HEARTH_SECRET_TOKEN\" ;;\nesac\n";
     store::files::write_atomic(&folder.join("bin/docker"), docker, 0o755).unwrap();
     let wrong = folder.join("memory/secrets/web/token");
     std::fs::create_dir_all(&wrong).unwrap();
