@@ -8,6 +8,8 @@ mod drift;
 mod generations;
 mod kills;
 mod locks;
+mod boot;
+mod deploys;
 mod site;
 #[cfg(feature = "soak")]
 mod soak;

@@ -9,16 +9,17 @@ use serde_json::{Value, json};
 use site::Name;
 use store::Digest;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, COMPOSE, OVERRIDE};
 use crate::desired::{Guest, blobs};
 use crate::observe::{Container, Deployed, Docker, Health, Labels, Observed, UnitState};
 use crate::paths;
 
 /// The programs and units that every guest with stacks has: path, text, and whether it can be run.
-pub const RUNTIME: [(&str, &str, bool); 3] = [
+pub const RUNTIME: [(&str, &str, bool); 4] = [
     (paths::PROGRAM, include_str!("guest/stack.sh"), true),
     (paths::KEEPER, include_str!("guest/keep-stacks.sh"), true),
     ("/etc/systemd/system/hearth-stacks.service", include_str!("guest/hearth-stacks.service"), false),
+    ("/etc/systemd/system/hearth-trial@.service", include_str!("guest/hearth-trial@.service"), false),
 ];
 
 /// The instruction of a step.
@@ -45,6 +46,8 @@ pub enum Action {
         stack: Name,
         /// The bundle.
         bundle: Digest,
+        /// Services whose files were altered, where the bundle is the same.
+        again: Vec<String>,
     },
     /// Takes a stack away; its volumes stay.
     Remove {
@@ -170,16 +173,17 @@ fn short(sha256: &str) -> &str {
 
 fn runs(unit: &UnitState) -> bool {
     // A stack's unit is `reloading` while it gets a new bundle, and the keeper `activating` while it waits to start.
-    let UnitState { active, enabled } = unit;
-    active == "active" && enabled == "enabled"
+    let UnitState { active, enabled, stale } = unit;
+    active == "active" && enabled == "enabled" && !stale
 }
 
 fn words(unit: &UnitState) -> Value {
-    let UnitState { active, enabled } = unit;
+    let UnitState { active, enabled, stale } = unit;
+    let stale = if *stale { ", changed since it was loaded" } else { "" };
     match (active.as_str(), enabled.as_str()) {
         ("" | "inactive", "") => Value::Null,
         (active, "") => format!("{active}, no unit").into(),
-        (active, enabled) => format!("{active}, {enabled}").into(),
+        (active, enabled) => format!("{active}, {enabled}{stale}").into(),
     }
 }
 
@@ -213,13 +217,45 @@ fn deploy(guest: &Name, bundle: &Bundle, observed: &Observed) -> Option<Step> {
         return None;
     }
     let kind = if before.is_null() { Kind::Create } else { Kind::Update };
-    // Docker makes containers anew whose labels differ; what only waits or died is started, and nothing else is touched.
-    let restarts = before["bundle"] != after["bundle"] || before["files"] != after["files"];
-    let restarts = kind == Kind::Update && restarts && before["bundle"] != "";
-    let impact = if restarts { Impact::Restart(vec![format!("{guest}/{}", bundle.stack)]) } else { Impact::None };
-    let action = Action::Deploy { guest: guest.clone(), stack: bundle.stack.clone(), bundle: bundle.digest };
+    let (again, impact) = restarts(guest, bundle, observed, &before, &after);
+    let action = Action::Deploy { guest: guest.clone(), stack: bundle.stack.clone(), bundle: bundle.digest, again };
     let address = Address::new(["stack", guest.as_str(), bundle.stack.as_str()]);
     Some(step(address, kind, (before, after), impact, &action))
+}
+
+/// Returns the services that are made anew because their files are, and what restarts in all. What only waits or died
+/// is started, and nothing else is touched.
+fn restarts(
+    guest: &Name,
+    bundle: &Bundle,
+    observed: &Observed,
+    before: &Value,
+    after: &Value,
+) -> (Vec<String>, Impact) {
+    let stack = bundle.stack.as_str();
+    let whole = Impact::Restart(vec![format!("{guest}/{stack}")]);
+    if before.is_null() || before["bundle"] == "" {
+        return (Vec::new(), Impact::None);
+    }
+    // Docker makes containers anew whose labels differ.
+    if before["bundle"] != after["bundle"] {
+        return (Vec::new(), whole);
+    }
+    let Some(Deployed { sums, altered }) = observed.stacks.get(stack) else {
+        return (bundle.compose.services.keys().cloned().collect(), whole);
+    };
+    // Which files were altered is not known where their list was.
+    if *sums != Digest::of(bundle.sums()).to_string() {
+        return (bundle.compose.services.keys().cloned().collect(), whole);
+    }
+    let again = bundle.compose.users(altered);
+    // Compose compares the containers with these itself; whether somebody did start it with another text is not known.
+    if altered.iter().any(|path| [COMPOSE, OVERRIDE].contains(&path.as_str())) {
+        return (again, whole);
+    }
+    let names: Vec<_> = again.iter().map(|service| format!("{guest}/{stack}/{service}")).collect();
+    let impact = if names.is_empty() { Impact::None } else { Impact::Restart(names) };
+    (again, impact)
 }
 
 /// Describes a stack as it is on the guest, in the words of [`wanted`]; null where nothing of it is there.
@@ -242,11 +278,10 @@ pub fn state(stack: &Name, observed: &Observed) -> Value {
     let labels = own.iter().map(|Container { labels: Labels { site: _, stack: _, bundle }, .. }| short(bundle));
     let bundles: BTreeSet<_> = labels.collect();
     let bundle = bundles.into_iter().collect::<Vec<_>>().join(", ");
-    let files = deployed.map(
-        |Deployed { sums, intact }| {
-            if *intact { Value::from(short(sums)) } else { Value::from("altered") }
-        },
-    );
+    let files = deployed.map(|Deployed { sums, altered }| match altered.as_slice() {
+        [] => Value::from(short(sums)),
+        altered => Value::from(format!("altered: {}", altered.join(", "))),
+    });
     let unit = observed.units.get(&unit_name).cloned().unwrap_or_default();
     json!({
         "bundle": bundle,

@@ -123,7 +123,7 @@ pub(crate) fn as_wanted(desired: &Desired) -> String {
         let path = crate::paths::unit_file(&unit);
         lines.push(format!("file|{path}|{}|{}", Digest::of(bundle.unit()), crate::paths::header("lab")));
         units.insert(unit, "active");
-        lines.push(format!("stack|{stack}|{}|yes", Digest::of(bundle.sums())));
+        lines.push(format!("stack|{stack}|{}", Digest::of(bundle.sums())));
         for (service, found) in &bundle.compose.services {
             let (shot, state, status) =
                 if found.one_shot { ("yes", "exited", "Exited (0) 1 hour ago") } else { ("", "running", "Up 1 hour") };

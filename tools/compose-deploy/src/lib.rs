@@ -133,11 +133,11 @@ impl Tool for ComposeDeploy {
                 let image = images.get(tag.as_str()).ok_or_else(|| gone(&format!("image {tag} on {guest}")))?;
                 transfer::send(cx, guest, &*cx.fleet.host(guest)?, image)
             }
-            Action::Deploy { guest, stack, bundle } => {
+            Action::Deploy { guest, stack, bundle, again } => {
                 let found = desired.guests.get(guest).and_then(|guest| guest.bundles.get(stack));
                 let found = found.filter(|found| found.digest == *bundle);
                 let found = found.ok_or_else(|| gone(&format!("bundle {} of stack {stack}", bundle.short())))?;
-                deploy::deploy(cx, guest, &*cx.fleet.host(guest)?, found)
+                deploy::deploy(cx, guest, &*cx.fleet.host(guest)?, found, again)
             }
         }
     }
