@@ -4,12 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
 mod bits;
+mod boot;
+mod deploys;
 mod drift;
 mod generations;
 mod kills;
 mod locks;
-mod boot;
-mod deploys;
 mod site;
 #[cfg(feature = "soak")]
 mod soak;

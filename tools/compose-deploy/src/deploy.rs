@@ -69,12 +69,14 @@ pub fn deploy(cx: &Context<'_>, guest: &Name, host: &Host, bundle: &Bundle, agai
         Failure::new(Reason::Failed, message).hint(hint)
     };
     // The trial may wait for one before it, and the way back has a deadline like the one there.
-    over(host, &paths::trial(name), Duration::from_secs(3 * bundle.deadline + 300)).with_context(away)?;
+    let deadline = Duration::from_secs(3 * bundle.deadline + 300);
+    poll(host, &paths::trial(name), deadline, ended).with_context(away)?;
     let script = format!("SINCE={}\n{}", quote(since), include_str!("guest/outcome.sh"));
     let outcome = host.run(&named(name, &script), MINUTES).with_context(away)?.text();
     let outcome = Outcome::read(&outcome);
     if outcome.current == Some(short.as_str()) {
-        wait(host, name, Duration::from_secs(bundle.deadline + 180)).with_context(|| {
+        let deadline = Duration::from_secs(bundle.deadline + 180);
+        poll(host, &paths::unit(name), deadline, started).with_context(|| {
             format!("stack {name}: bundle {short} is healthy and stays, but its unit did not come up")
         })?;
         say(format!("{guest}: bundle {short} of stack {name} is healthy and stays"));
@@ -154,52 +156,53 @@ fn restart(host: &Host, bundle: &Bundle) -> Result<()> {
     let (name, short) = (bundle.stack.as_str(), bundle.digest.short());
     let script = named(name, include_str!("guest/start.sh"));
     let begun = host.run(&script, MINUTES).map(drop).context("can't start its unit");
-    let Err(why) = begun.and_then(|()| wait(host, name, Duration::from_secs(2 * bundle.deadline + 180))) else {
+    let Err(why) =
+        begun.and_then(|()| poll(host, &paths::unit(name), Duration::from_secs(2 * bundle.deadline + 180), settled))
+    else {
         return Ok(());
     };
     let message = format!("stack {name} did not get healthy with bundle {short}, which was healthy before: {why:#}");
     Err(Failure::new(Reason::Failed, format!("{message}\n{}", logs(host, name)).trim_end()).into())
 }
 
-/// Waits until a unit that ends by itself has ended.
-fn over(host: &Host, unit: &str, deadline: Duration) -> Result<()> {
+/// Asks for a unit's properties until they tell that all is well, or not.
+fn poll(host: &Host, unit: &str, deadline: Duration, judge: impl Fn(&str) -> Option<bool>) -> Result<()> {
     let script = format!("unit={}\n{}", quote(unit), include_str!("guest/poll.sh"));
     let begin = Instant::now();
     loop {
-        let answer = host.run(&script, Duration::from_secs(60))?.text();
-        let of = |key: &str| answer.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
-        if matches!(of("ActiveState="), "inactive" | "failed") && matches!(of("Job="), "" | "0") {
-            return Ok(());
-        }
-        anyhow::ensure!(begin.elapsed() <= deadline, "{unit} did not end within {} s", deadline.as_secs());
-        thread::sleep(PAUSE);
-    }
-}
-
-/// Waits until a stack's unit has come up. The unit itself waits for the containers' health, until its own deadline.
-fn wait(host: &Host, name: &str, deadline: Duration) -> Result<()> {
-    let unit = paths::unit(name);
-    let script = format!("unit={unit}\n{}", include_str!("guest/poll.sh"));
-    let begin = Instant::now();
-    loop {
-        let answer = host.run(&script, Duration::from_secs(60))?.text();
-        match settled(&answer) {
+        match judge(&host.run(&script, Duration::from_secs(60))?.text()) {
             Some(true) => return Ok(()),
             Some(false) => anyhow::bail!("{unit} failed"),
             None if begin.elapsed() > deadline => {
-                anyhow::bail!("{unit} did not come up within {} s", deadline.as_secs())
+                anyhow::bail!("{unit} was not done within {} s", deadline.as_secs())
             }
             None => thread::sleep(PAUSE),
         }
     }
 }
 
+/// Returns the value of a property.
+fn property<'a>(properties: &'a str, key: &str) -> &'a str {
+    let value = properties.lines().find_map(|line| line.split_once('=').filter(|(name, _)| *name == key));
+    value.map(|(_, value)| value).unwrap_or_default()
+}
+
+/// Tells whether a unit that ends by itself has ended, however.
+fn ended(properties: &str) -> Option<bool> {
+    let of = |key| property(properties, key);
+    let over = matches!(of("ActiveState"), "inactive" | "failed") && matches!(of("Job"), "" | "0");
+    over.then_some(true)
+}
+
+/// As [`settled`], where no reload was asked for: how the last one ended does not matter.
+fn started(properties: &str) -> Option<bool> {
+    let lines: Vec<_> = properties.lines().filter(|line| !line.starts_with("ReloadResult=")).collect();
+    settled(&lines.join("\n"))
+}
+
 /// Tells whether a unit came up, from its properties; none while it is on its way.
 fn settled(properties: &str) -> Option<bool> {
-    let of = |key: &str| {
-        let value = properties.lines().find_map(|line| line.split_once('=').filter(|(name, _)| *name == key));
-        value.map(|(_, value)| value).unwrap_or_default()
-    };
+    let of = |key| property(properties, key);
     let job = !matches!(of("Job"), "" | "0");
     match (of("ActiveState"), of("SubState")) {
         // systemd tries again by itself, and may succeed later; this deployment did not.
@@ -254,6 +257,17 @@ mod tests {
         assert_eq!(settled(&format!("{starting}NRestarts=1\n")), Some(false));
         assert_eq!(settled("ActiveState=failed\nSubState=failed\nResult=exit-code\n"), Some(false));
         assert_eq!(settled("ActiveState=inactive\nSubState=dead\nResult=success\n"), Some(false));
+    }
+
+    #[test]
+    fn a_trial_is_over_when_both_its_programs_are() {
+        assert_eq!(ended("ActiveState=activating\nSubState=start\nJob=5\n"), None);
+        assert_eq!(ended("ActiveState=deactivating\nSubState=stop-post\n"), None);
+        assert_eq!(ended("ActiveState=inactive\nSubState=dead\nJob=5\n"), None);
+        assert_eq!(ended("ActiveState=failed\nSubState=failed\nResult=exit-code\n"), Some(true));
+        assert_eq!(ended("ActiveState=inactive\nSubState=dead\nJob=0\n"), Some(true));
+        let active = "ActiveState=active\nSubState=exited\nResult=success\nReloadResult=exit-code\n";
+        assert_eq!((settled(active), started(active)), (Some(false), Some(true)));
     }
 
     #[test]

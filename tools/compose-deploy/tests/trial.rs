@@ -127,6 +127,9 @@ fn a_trial_killed_before_any_command_is_settled_by_its_unit_or_at_boot() {
             assert!([&old, &new].contains(&&now), "{kill}");
             kept += u32::from(now == new);
             world.runs(&now, &format!("killed before command {kill}"));
+            if kill % 8 != 0 {
+                continue;
+            }
             // What was kept needs no second trial.
             match world.deploy(NEW, 0).1.text().as_str() {
                 "current\n" => assert_eq!(now, new),

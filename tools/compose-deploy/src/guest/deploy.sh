@@ -3,7 +3,8 @@
 # SUMS (its list's digest), TAGS and AGAIN (services whose files were altered) stand in front. Nothing that runs is
 # touched before the check passed.
 umask 022
-if [ ! -x /var/lib/hearth/bin/stack ] || ! docker image inspect --format '{{.Id}}' $TAGS >/dev/null 2>&1; then
+if [ ! -x /var/lib/hearth/bin/stack ] || [ ! -e /etc/systemd/system/hearth-trial@.service ] ||
+    ! docker image inspect --format '{{.Id}}' $TAGS >/dev/null 2>&1; then
     # Whoever sends this has something to send before; it must be read whole for this code to get back.
     cat >/dev/null
     exit 3

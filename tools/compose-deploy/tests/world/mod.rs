@@ -55,7 +55,8 @@ esac
 "#;
 
 /// Counts commands in a file, for subshells count too, and kills all that was started before the wanted one.
-const KILLER: &str = r#"set -T; trap 'read -r n_ <W/count; n_=$((n_ + 1)); echo $n_ >W/count; [ $n_ -ne KILL ] || kill -9 0' DEBUG
+const KILLER: &str = r#"set -T
+trap 'printf x >>W/count; read -r n_ <W/count || :; [ ${#n_} -lt KILL ] || kill -9 0' DEBUG
 "#;
 
 /// How a script ended that was killed.
@@ -75,7 +76,7 @@ impl World {
         world.write("fake/docker", &world.here(DOCKER), 0o755);
         world.write("fake/systemctl", &world.here(SYSTEMCTL), 0o755);
         world.write("fake/sleep", "#!/bin/sh\nexec /bin/sleep 0.2\n", 0o755);
-        world.write("units/other.service", "", 0o644);
+        world.write("units/hearth-trial@.service", "", 0o644);
         world.write("bin/stack", &world.script("stack"), 0o755);
         world
     }
@@ -115,7 +116,7 @@ impl World {
 
     fn run(&self, text: &str, arguments: &[&str], input: Vec<u8>, kill: u32) -> Output {
         let killer = if kill == 0 { String::new() } else { self.here(KILLER).replace("KILL", &kill.to_string()) };
-        self.write("count", "0\n", 0o644);
+        self.write("count", "", 0o644);
         self.write("now.sh", &(killer + text), 0o644);
         let path = format!("{}:/usr/bin:/bin", self.path("fake").display());
         let shell = if kill == 0 { ["sh", "-eu"].as_slice() } else { &["bash", "--posix", "-eu"] };
