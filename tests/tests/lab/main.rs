@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
 mod bits;
+mod boot;
+mod deploys;
 mod drift;
 mod generations;
 mod kills;

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hearth_tests::{expect, hearth, lab, program, project, restore};
+use hearth_tests::{expect, hearth, lab, program, project, restore, ssh};
 use remote::Command;
 
 /// One scenario at a time, on a lab that is up and converged. One that failed must not hide the others: after it the lab is
@@ -40,6 +40,18 @@ impl Drop for Turn {
 pub fn repaired() {
     expect(0, &hearth("run").arg("--yes"));
     expect(0, &hearth("plan"));
+}
+
+/// Waits until a shell command succeeds on a machine of the lab, which may not be up yet.
+///
+/// # Panics
+/// After a quarter of an hour.
+pub fn wait_until(machine: &str, what: &str, script: &str) {
+    let begin = Instant::now();
+    while !ssh(machine, script).deadline(Duration::from_secs(60)).output().is_ok_and(|output| output.status == 0) {
+        assert!(begin.elapsed() < Duration::from_secs(900), "not within 15 minutes: {what}");
+        std::thread::sleep(Duration::from_secs(2));
+    }
 }
 
 /// A copy of the lab's site beside it, with texts replaced; gone when dropped.

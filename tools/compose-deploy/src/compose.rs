@@ -225,8 +225,9 @@ pub fn parse(text: &str) -> Result<Compose, Vec<Problem>> {
     }
     let sources = raw.configs.values().flatten().filter_map(|source| source.file.as_ref());
     let sources: Vec<_> = sources.map(|file| (file.referenced.line(), file.value.clone())).collect();
-    if let Some(service) = compose.services.values_mut().next() {
-        service.files.extend(sources);
+    // Which services use them is not read, so all do.
+    for service in compose.services.values_mut() {
+        service.files.extend(sources.iter().cloned());
     }
     if problems.is_empty() { Ok(compose) } else { Err(problems) }
 }
@@ -383,9 +384,27 @@ pub fn check_files(compose: &Compose, folder: &Path) -> Vec<Problem> {
         } else {
             continue;
         };
-        problems.push(Problem { line: *line, message });
+        let problem = Problem { line: *line, message };
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
     }
     problems
+}
+
+impl Compose {
+    /// Returns the services that use one of these files of the stack's folder, by a mount of it or of a folder above.
+    pub fn users(&self, files: &[String]) -> Vec<String> {
+        let uses = |service: &Service, file: &str| {
+            service.files.iter().filter(|(_, path)| !path.starts_with('/')).any(|(_, path)| {
+                let path = path.trim_start_matches("./").trim_end_matches('/');
+                let below = || file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+                matches!(path, "" | ".") || path == file || below()
+            })
+        };
+        let found = self.services.iter().filter(|(_, service)| files.iter().any(|file| uses(service, file)));
+        found.map(|(name, _)| name.clone()).collect()
+    }
 }
 
 #[cfg(test)]

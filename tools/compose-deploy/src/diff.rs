@@ -9,16 +9,17 @@ use serde_json::{Value, json};
 use site::Name;
 use store::Digest;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, COMPOSE, OVERRIDE};
 use crate::desired::{Guest, blobs};
 use crate::observe::{Container, Deployed, Docker, Health, Labels, Observed, UnitState};
 use crate::{paths, secrets};
 
 /// The programs and units that every guest with stacks has: path, text, and whether it can be run.
-pub const RUNTIME: [(&str, &str, bool); 3] = [
+pub const RUNTIME: [(&str, &str, bool); 4] = [
     (paths::PROGRAM, include_str!("guest/stack.sh"), true),
     (paths::KEEPER, include_str!("guest/keep-stacks.sh"), true),
     ("/etc/systemd/system/hearth-stacks.service", include_str!("guest/hearth-stacks.service"), false),
+    ("/etc/systemd/system/hearth-trial@.service", include_str!("guest/hearth-trial@.service"), false),
 ];
 
 /// The instruction of a step.
@@ -51,6 +52,8 @@ pub enum Action {
         /// Whether the guest has secrets of the stack that it uses no more.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         forget: bool,
+        /// Services whose files were altered, where the bundle is the same.
+        again: Vec<String>,
     },
     /// Takes a stack away; its volumes stay.
     Remove {
@@ -176,16 +179,17 @@ fn short(sha256: &str) -> &str {
 
 fn runs(unit: &UnitState) -> bool {
     // A stack's unit is `reloading` while it gets a new bundle, and the keeper `activating` while it waits to start.
-    let UnitState { active, enabled } = unit;
-    active == "active" && enabled == "enabled"
+    let UnitState { active, enabled, stale } = unit;
+    active == "active" && enabled == "enabled" && !stale
 }
 
 fn words(unit: &UnitState) -> Value {
-    let UnitState { active, enabled } = unit;
+    let UnitState { active, enabled, stale } = unit;
+    let stale = if *stale { ", changed since it was loaded" } else { "" };
     match (active.as_str(), enabled.as_str()) {
         ("" | "inactive", "") => Value::Null,
         (active, "") => format!("{active}, no unit").into(),
-        (active, enabled) => format!("{active}, {enabled}").into(),
+        (active, enabled) => format!("{active}, {enabled}{stale}").into(),
     }
 }
 
@@ -219,20 +223,58 @@ fn deploy(guest: &Name, bundle: &Bundle, observed: &Observed) -> Option<Step> {
         return None;
     }
     let kind = if before.is_null() { Kind::Create } else { Kind::Update };
-    // Docker makes containers anew whose labels differ; what only waits or died is started, and nothing else is touched.
-    let restarts = before["bundle"] != after["bundle"] || before["files"] != after["files"];
-    let restarts = kind == Kind::Update && restarts && before["bundle"] != "";
-    let services = secrets::restarts(guest, bundle, &before, &after);
-    let impact = match (restarts, services.is_empty()) {
-        (true, _) => Impact::Restart(vec![format!("{guest}/{}", bundle.stack)]),
-        (false, false) => Impact::Restart(services),
-        (false, true) => Impact::None,
-    };
+    let (again, mut impact) = restarts(guest, bundle, observed, &before, &after);
+    let readers = secrets::restarts(guest, bundle, &before, &after);
+    match &mut impact {
+        Impact::None if !readers.is_empty() && !before.is_null() => impact = Impact::Restart(readers),
+        // The whole stack's name covers its services.
+        Impact::Restart(names) if !names.contains(&format!("{guest}/{}", bundle.stack)) => {
+            names.extend(readers);
+            names.sort();
+            names.dedup();
+        }
+        _ => {}
+    }
     let (secrets, forget) = secrets::to_do(bundle, observed);
     let stack = bundle.stack.clone();
-    let action = Action::Deploy { guest: guest.clone(), stack, bundle: bundle.digest, secrets, forget };
+    let action = Action::Deploy { guest: guest.clone(), stack, bundle: bundle.digest, secrets, forget, again };
     let address = Address::new(["stack", guest.as_str(), bundle.stack.as_str()]);
     Some(step(address, kind, (before, after), impact, &action))
+}
+
+/// Returns the services that are made anew because their files are, and what restarts in all. What only waits or died
+/// is started, and nothing else is touched.
+fn restarts(
+    guest: &Name,
+    bundle: &Bundle,
+    observed: &Observed,
+    before: &Value,
+    after: &Value,
+) -> (Vec<String>, Impact) {
+    let stack = bundle.stack.as_str();
+    let whole = Impact::Restart(vec![format!("{guest}/{stack}")]);
+    if before.is_null() || before["bundle"] == "" {
+        return (Vec::new(), Impact::None);
+    }
+    // Docker makes containers anew whose labels differ.
+    if before["bundle"] != after["bundle"] {
+        return (Vec::new(), whole);
+    }
+    let Some(Deployed { sums, altered }) = observed.stacks.get(stack) else {
+        return (bundle.compose.services.keys().cloned().collect(), whole);
+    };
+    // Which files were altered is not known where their list was.
+    if *sums != Digest::of(bundle.sums()).to_string() {
+        return (bundle.compose.services.keys().cloned().collect(), whole);
+    }
+    let again = bundle.compose.users(altered);
+    // Compose compares the containers with these itself; whether somebody did start it with another text is not known.
+    if altered.iter().any(|path| [COMPOSE, OVERRIDE].contains(&path.as_str())) {
+        return (again, whole);
+    }
+    let names: Vec<_> = again.iter().map(|service| format!("{guest}/{stack}/{service}")).collect();
+    let impact = if names.is_empty() { Impact::None } else { Impact::Restart(names) };
+    (again, impact)
 }
 
 /// Describes a stack as it is on the guest, in the words of [`wanted`]; null where nothing of it is there.
@@ -257,11 +299,10 @@ pub fn state(stack: &Name, observed: &Observed) -> Value {
         own.iter().map(|Container { labels: Labels { site: _, stack: _, bundle, secrets: _ }, .. }| short(bundle));
     let bundles: BTreeSet<_> = labels.collect();
     let bundle = bundles.into_iter().collect::<Vec<_>>().join(", ");
-    let files = deployed.map(
-        |Deployed { sums, intact }| {
-            if *intact { Value::from(short(sums)) } else { Value::from("altered") }
-        },
-    );
+    let files = deployed.map(|Deployed { sums, altered }| match altered.as_slice() {
+        [] => Value::from(short(sums)),
+        altered => Value::from(format!("altered: {}", altered.join(", "))),
+    });
     let unit = observed.units.get(&unit_name).cloned().unwrap_or_default();
     let mut state = json!({
         "bundle": bundle,

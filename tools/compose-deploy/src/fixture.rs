@@ -123,7 +123,7 @@ pub(crate) fn as_wanted(desired: &Desired) -> String {
         let path = crate::paths::unit_file(&unit);
         lines.push(format!("file|{path}|{}|{}", Digest::of(bundle.unit()), crate::paths::header("lab")));
         units.insert(unit, "active");
-        lines.push(format!("stack|{stack}|{}|yes", Digest::of(bundle.sums())));
+        lines.push(format!("stack|{stack}|{}", Digest::of(bundle.sums())));
         for (name, secret) in &bundle.secrets {
             lines.push(format!("secret|{stack}|{name}|{}|ok", secret.mark()));
         }

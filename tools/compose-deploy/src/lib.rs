@@ -134,13 +134,13 @@ impl Tool for ComposeDeploy {
                 let image = images.get(tag.as_str()).ok_or_else(|| gone(&format!("image {tag} on {guest}")))?;
                 transfer::send(cx, guest, &*cx.fleet.host(guest)?, image)
             }
-            Action::Deploy { guest, stack, bundle, secrets, forget } => {
+            Action::Deploy { guest, stack, bundle, secrets, forget, again } => {
                 let found = desired.guests.get(guest).and_then(|guest| guest.bundles.get(stack));
                 let found = found.filter(|found| found.digest == *bundle);
                 let found = found.ok_or_else(|| gone(&format!("bundle {} of stack {stack}", bundle.short())))?;
                 let host = cx.fleet.host(guest)?;
                 secrets::send(cx.site, &host, found, secrets)?;
-                deploy::deploy(cx, guest, &host, found)?;
+                deploy::deploy(cx, guest, &host, found, again)?;
                 if *forget { secrets::forget(&host, found) } else { Ok(()) }
             }
         }

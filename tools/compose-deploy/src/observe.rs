@@ -56,6 +56,8 @@ pub struct UnitState {
     pub active: String,
     /// As systemd calls it: `enabled`, `disabled`, …
     pub enabled: String,
+    /// Whether its file was changed since systemd read it.
+    pub stale: bool,
 }
 
 /// A bundle on a guest.
@@ -63,8 +65,8 @@ pub struct UnitState {
 pub struct Deployed {
     /// The digest of its list of files.
     pub sums: String,
-    /// Whether its files are as the list says.
-    pub intact: bool,
+    /// The files that are not as the list says.
+    pub altered: Vec<String>,
 }
 
 /// A secret on a guest.
@@ -178,19 +180,23 @@ pub fn parse(text: &str) -> Result<Observed, String> {
                     "Id" => unit.0 = value.to_owned(),
                     "ActiveState" => unit.1.active = value.to_owned(),
                     "UnitFileState" => unit.1.enabled = value.to_owned(),
+                    "NeedDaemonReload" => unit.1.stale = value == "yes",
                     _ => return Err(bad()),
                 }
                 if !unit.0.is_empty() {
                     observed.units.insert(unit.0.clone(), unit.1.clone());
                 }
             }
-            ("stack", [name, sums, intact]) => {
-                let deployed = Deployed { sums: (*sums).to_owned(), intact: *intact == "yes" };
+            ("stack", [name, sums]) => {
+                let deployed = Deployed { sums: (*sums).to_owned(), altered: Vec::new() };
                 observed.stacks.insert((*name).to_owned(), deployed);
             }
             ("secret", [stack, name, mark, state]) => {
                 let secret = Secret { mark: (*mark).to_owned(), state: (*state).to_owned() };
                 observed.secrets.entry((*stack).to_owned()).or_default().insert((*name).to_owned(), secret);
+            }
+            ("altered", [name, path @ ..]) => {
+                observed.stacks.get_mut(*name).ok_or_else(bad)?.altered.push(path.join("|"));
             }
             ("docker", ["none"]) => observed.docker = Docker::None,
             ("docker", ["down"]) => observed.docker = Docker::Down,
@@ -228,10 +234,10 @@ mod tests {
         let digest = Digest::of("x");
         let text = format!(
             "blob|{digest}|12\nblob|.incoming.1|3\nfile|/etc/systemd/system/hearth-stack-a.service|abc|# Made | by\n\
-             unit|Id=hearth-stacks.service\nunit|ActiveState=active\nunit|UnitFileState=enabled\nunit|\n\
+             unit|Id=hearth-stacks.service\nunit|ActiveState=active\nunit|UnitFileState=enabled\nunit|NeedDaemonReload=yes\nunit|\n\
              unit|Id=hearth-stack-a.service\nunit|ActiveState=failed\nunit|UnitFileState=\n\
-             stack|a|def|yes\nsecret|a|k|m|ok\ndocker|up\nimage|hearth/http:123|sha256:456\n\
-             container|a|http|lab|a|{digest}||running|Up 2 minutes (healthy)|a-http-1|k=m\n"
+              stack|a|def\naltered|a|conf/x\nsecret|a|k|m|ok\ndocker|up\nimage|hearth/http:123|sha256:456\n\
+              container|a|http|lab|a|{digest}||running|Up 2 minutes (healthy)|a-http-1|k=m\n"
         );
         let observed = parse(&text).unwrap();
         assert_eq!(observed.blobs, [(digest.to_string(), 12)].into());
@@ -239,9 +245,10 @@ mod tests {
         assert_eq!(observed.units["hearth-stacks.service"].active, "active");
         assert_eq!(observed.units["hearth-stack-a.service"].active, "failed");
         assert_eq!(observed.units["hearth-stack-a.service"].enabled, "");
-        assert!(observed.stacks["a"].intact);
         assert_eq!(observed.secrets["a"]["k"], Secret { mark: "m".to_owned(), state: "ok".to_owned() });
         assert_eq!(observed.containers[0].labels.secrets, "k=m");
+        assert_eq!(observed.stacks["a"].altered, ["conf/x"]);
+        assert!(observed.units["hearth-stacks.service"].stale && !observed.units["hearth-stack-a.service"].stale);
         assert_eq!(observed.docker, Docker::Up);
         assert_eq!(observed.images["hearth/http:123"], "sha256:456");
         assert_eq!(observed.containers[0].health, Health::Good);

@@ -29,6 +29,11 @@ pub fn unit(stack: &str) -> String {
     format!("hearth-stack-{stack}.service")
 }
 
+/// Returns the name of the unit that tries a stack's new bundle.
+pub fn trial(stack: &str) -> String {
+    format!("hearth-trial@{stack}.service")
+}
+
 /// Returns the place of a unit's file.
 pub fn unit_file(unit: &str) -> String {
     format!("/etc/systemd/system/{unit}")

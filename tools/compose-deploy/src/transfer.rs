@@ -4,7 +4,7 @@ use std::io::{self, Cursor, Read};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use converge::{Context, Event};
+use converge::{Context, Event, Failure, Reason};
 use image::ContainerImage;
 use remote::{Host, quote};
 use serde_json::json;
@@ -14,6 +14,8 @@ use store::{Artifact, Store};
 use crate::desired::blobs;
 use crate::paths;
 
+/// What must be left on a guest's disk, in bytes.
+const RESERVE: u64 = 64 << 20;
 const LOAD: &str = include_str!("guest/load.sh");
 
 /// What a guest has of images already.
@@ -23,10 +25,13 @@ struct Present {
     blobs: Vec<(String, u64)>,
     /// For each loaded image, its layers' uncompressed digests from the lowest on.
     chains: Vec<Vec<String>>,
+    /// Free bytes where the store is.
+    free: u64,
 }
 
 const PRESENT: &str = "\
 mkdir -p /var/lib/hearth/store
+df --output=avail -B1 /var/lib/hearth/store | sed '1d; s/^/free/; s/^free */free /'
 find /var/lib/hearth/store -maxdepth 1 -type f -printf 'blob %f %s\\n'
 images=$(docker image ls --quiet --no-trunc | sort -u)
 [ -z \"$images\" ] || docker image inspect --format 'chain{{range .RootFS.Layers}} {{.}}{{end}}' $images
@@ -41,6 +46,10 @@ fn present(text: &str) -> Result<Present> {
                 let (name, size) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
                 let size = size.parse().with_context(|| format!("'{line}' is not understood"))?;
                 present.blobs.push((name.to_owned(), size));
+            }
+            Some("free") => {
+                let free = words.next().unwrap_or_default();
+                present.free = free.parse().with_context(|| format!("'{line}' is not understood"))?;
             }
             Some("chain") => present.chains.push(words.map(str::to_owned).collect()),
             _ => anyhow::bail!("'{line}' is not understood"),
@@ -67,14 +76,36 @@ pub fn send(cx: &Context<'_>, guest: &Name, host: &Host, image: &ContainerImage)
     let missing: Vec<Artifact> =
         blobs([image]).into_iter().filter(|(name, file)| !there(name, file.size)).map(|(_, file)| file).collect();
     let bytes: u64 = missing.iter().map(|file| file.size).sum();
+    let shared = shared(image, &present.chains);
+    room(guest, image, (bytes, shared), present.free)?;
     let message = format!("{guest}: {} files, {} KiB for {}", missing.len(), bytes.div_ceil(1024), image.tag);
     cx.events.emit(&Event::Progress { stage: "compose-deploy".to_owned(), message });
     // A slow wire into an emulated guest still has 200 KB/s; hashing and unpacking there take their time too.
     let deadline = Duration::from_secs(300 + bytes / 200_000);
     let mut tar = tar_of(cx.store, &missing).context("can't read the image's files")?;
-    host.feed(&script(image, shared(image, &present.chains)), &mut tar, deadline)
-        .with_context(|| format!("can't load {} on {guest}", image.tag))?;
+    host.feed(&script(image, shared), &mut tar, deadline)
+        .with_context(|| format!("can't load {} on {guest}; what runs was not touched", image.tag))?;
     Ok(())
+}
+
+/// Makes sure that there is room for what is sent, for Docker's own copy of it while it loads, and for the layers.
+fn room(guest: &Name, image: &ContainerImage, (sent, shared): (u64, usize), free: u64) -> Result<(), Failure> {
+    let layers = image.layers.get(shared..).unwrap_or_default();
+    let load: u64 = layers.iter().map(|layer| layer.blob.size).sum();
+    // Unpacked they are larger still, by what is not known here; where that is too much, loading fails by itself.
+    let wanted = sent + 2 * load + RESERVE;
+    if free >= wanted {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let message = format!(
+        "{guest} has {} MiB free and {} needs {} MiB; what runs was not touched",
+        free >> 20,
+        image.tag,
+        mib(wanted)
+    );
+    let hint = format!("make room on {guest}, as with `docker system df` and `docker image prune`, or grow its disk");
+    Err(Failure::new(Reason::Failed, message).hint(hint))
 }
 
 /// Writes the script that takes the files and loads the image; Docker is given no layer that it has.
@@ -163,8 +194,23 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_without_room_is_not_sent_anything() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = image(&Store::open(&folder.path().join("store")).unwrap());
+        let guest: Name = "vm-a".parse().unwrap();
+        // Two layers, of four and three bytes, and one of them is there.
+        let wanted = (5 << 20) + 2 * 3 + RESERVE;
+        room(&guest, &image, (5 << 20, 1), wanted).unwrap();
+        let failure = room(&guest, &image, (5 << 20, 1), wanted - 1).unwrap_err();
+        assert_eq!(failure.reason.code(), 1);
+        assert_eq!(failure.message, "vm-a has 69 MiB free and hearth/http:1 needs 70 MiB; what runs was not touched");
+        assert!(room(&guest, &image, (5 << 20, 0), wanted).is_err());
+    }
+
+    #[test]
     fn what_a_guest_has_is_understood() {
-        let found = present("blob abc 12\nchain sha256:1 sha256:2\nchain\n").unwrap();
+        let found = present("free 4096\nblob abc 12\nchain sha256:1 sha256:2\nchain\n").unwrap();
+        assert_eq!(found.free, 4096);
         assert_eq!(found.blobs, [("abc".to_owned(), 12)]);
         assert_eq!(found.chains, [vec!["sha256:1".to_owned(), "sha256:2".to_owned()], vec![]]);
         assert!(present("what").is_err());

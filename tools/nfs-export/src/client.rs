@@ -7,7 +7,7 @@ use site::Name;
 
 use crate::action::Action;
 use crate::desired::Mount;
-use crate::observed::Client;
+use crate::observed::{Client, Mounted};
 use crate::server;
 use crate::unit::{self, RETRY, UNITS};
 
@@ -106,7 +106,7 @@ impl Diff<'_> {
         self.made_here(unit)?;
         let own = format!("{UNITS}/{unit}");
         let state = self.seen.units.get(unit);
-        if let Some(state) = state.filter(|state| !state.file.is_empty() && state.file != own) {
+        if let Some(state) = state.filter(|state| !["", "/dev/null", &own].contains(&state.file.as_str())) {
             let message = format!("{guest} mounts {target} by the unit {}, which Hearth did not make", state.file);
             return Err(Failure::refused(message).hint("remove it, or choose another mount point"));
         }
@@ -133,7 +133,9 @@ impl Diff<'_> {
         let options = options.join(",");
         if there.is_none() {
             let after = json!({ "source": source, "target": target, "options": options });
-            let remount = self.seen.mounts.contains_key(target);
+            // What is mounted as wanted, though its unit's file is gone, stays.
+            let other = |mounted: &Mounted| mounted.source != *source || mode(&mounted.options) != mode(&options);
+            let remount = self.seen.mounts.get(target).is_some_and(other) || self.seen.stale.contains(target);
             let action = Action::Mount { unit: unit.clone(), text, remount };
             let impact = self.impact(remount, stacks);
             return self.step(share.as_str(), Kind::Create, [Value::Null, after], impact, &action).map(Some);
@@ -153,22 +155,37 @@ impl Diff<'_> {
         compare("options", &value(old, "Options"), &options);
         let text_differs = old != text || state.is_some_and(|state| state.stale);
         compare("unit", if text_differs { "another text" } else { "as rendered" }, "as rendered");
-        compare("mounted", if is_mounted { "yes" } else { "no" }, "yes");
+        let stale = self.seen.stale.contains(target);
+        compare(
+            "mounted",
+            if stale {
+                "stale"
+            } else if is_mounted {
+                "yes"
+            } else {
+                "no"
+            },
+            "yes",
+        );
         compare("at boot", if state.is_some_and(|state| state.enabled) { "mounted" } else { "not mounted" }, "mounted");
         if let Some(mounted) = mounted {
             compare("mounted source", &mounted.source, source);
-            let mode = |options: &str| if options.split(',').any(|option| option == "ro") { "ro" } else { "rw" };
             compare("mounted as", mode(&mounted.options), mode(&options));
         }
         if before == json!({}) {
             return Ok(None);
         }
         let cause = ["source", "options", "mounted source", "mounted as"];
-        let remount = mounted.is_some() && cause.iter().any(|key| before.get(*key).is_some());
+        let remount = mounted.is_some() && (stale || cause.iter().any(|key| before.get(*key).is_some()));
         let impact = self.impact(remount, stacks);
         let action = Action::Mount { unit: unit.clone(), text, remount };
         self.step(share.as_str(), Kind::Update, [before, after], impact, &action).map(Some)
     }
+}
+
+/// Tells how options have something mounted.
+fn mode(options: &str) -> &'static str {
+    if options.split(',').any(|option| option == "ro") { "ro" } else { "rw" }
 }
 
 /// Returns the value of a unit file's line.

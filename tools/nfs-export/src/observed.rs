@@ -1,6 +1,6 @@
 //! What hosts and guests have: the probes' answers, parsed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use converge::Facts;
@@ -32,6 +32,9 @@ pub(crate) struct Client {
     pub(crate) units: BTreeMap<String, Unit>,
     /// All mounts, by their place.
     pub(crate) mounts: BTreeMap<String, Mounted>,
+    /// Mount points whose folder is gone from the server, as where a dataset was made anew: nothing comes through until
+    /// they are mounted again.
+    pub(crate) stale: BTreeSet<String>,
     /// Lines of fstab: the number, the mount point, the line.
     pub(crate) fstab: Vec<(usize, String, String)>,
 }
@@ -94,7 +97,8 @@ impl Client {
             let place = line.split_ascii_whitespace().nth(1)?.trim_end_matches('/').replace(r"\040", " ");
             Some((number, place, line))
         });
-        Ok(Some(Self { files, units: units(&text("units")?), mounts, fstab: fstab.collect() }))
+        let stale = text("stale")?.lines().map(str::to_owned).collect();
+        Ok(Some(Self { files, units: units(&text("units")?), mounts, stale, fstab: fstab.collect() }))
     }
 
     /// Returns the text of a unit's file.

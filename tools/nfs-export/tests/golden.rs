@@ -83,6 +83,7 @@ fn fresh() -> Seen {
         ("web unit-files", String::new()),
         ("web units", units),
         ("web mounts", r#"{"filesystems": [{"target":"/", "source":"/dev/vda1", "options":"rw,relatime"}]}"#.into()),
+        ("web stale", String::new()),
         ("web fstab", "UUID=1 / ext4 defaults 0 1\n".into()),
     ];
     answers.map(|(key, text)| (key.to_owned(), text)).into()
@@ -207,6 +208,30 @@ fn another_source_says_which_stacks_restart() {
 }
 
 #[test]
+fn a_mount_of_a_folder_that_was_made_anew_is_mounted_again() {
+    let mut seen = made();
+    seen.insert("web stale".into(), "/mnt/media\n".into());
+    let steps = plan(SITE, &seen).unwrap();
+    assert_eq!(changes(&steps), "~ nfs/web/media\n    mounted: stale → yes\n    restarts stack films in web\n");
+    assert!(scripts(&steps).contains("systemctl restart -- mnt-media.mount ||"));
+}
+
+#[test]
+fn a_masked_unit_is_drift() {
+    let seen =
+        changed(made(), "web units", "mnt-media.mount\nUnitFileState=enabled", "mnt-media.mount\nUnitFileState=masked");
+    assert_eq!(changes(&plan(SITE, &seen).unwrap()), "~ nfs/web/media\n    at boot: not mounted → mounted\n");
+    // As systemd has it where its file is a link to nothing: it comes back, and what is mounted stays.
+    let mut seen = changed(seen, "web units", "/etc/systemd/system/mnt-media.mount", "/dev/null");
+    let files = seen.get_mut("web unit-files").unwrap();
+    *files = files.replace("/etc/systemd/system/mnt-media.mount", "/etc/systemd/system/no-media.mount");
+    let steps = plan(SITE, &seen).unwrap();
+    let scripts = scripts(&steps);
+    assert!(changes(&steps).contains("+ nfs/web/media\n") && !changes(&steps).contains("restarts"));
+    assert!(scripts.contains("systemctl start -- mnt-media.mount ||"), "{scripts}");
+}
+
+#[test]
 fn a_mount_that_was_taken_away_comes_back_without_a_restart() {
     let seen = changed(
         made(),
@@ -308,7 +333,7 @@ fn a_dataset_without_a_mount_point_is_an_error_of_the_inventory() {
 fn every_probe_and_script_is_one_that_a_shell_can_read() {
     let mut texts: Vec<String> =
         with(&load(SITE), |cx| NfsExport.probes(cx)).unwrap().into_iter().map(|probe| probe.script).collect();
-    assert_eq!(texts.len(), 7);
+    assert_eq!(texts.len(), 8);
     texts.push(scripts(&plan(SITE, &fresh()).unwrap()));
     for text in texts {
         remote::Command::new("sh").args(["-n", "-c", &text]).run().unwrap();

@@ -46,7 +46,7 @@ configs:
     assert_eq!(first.ports, [port(Some("127.0.0.1"), 8081), port(None, 80)]);
     let second = &compose.services["second"];
     assert!(!second.render && second.one_shot);
-    assert_eq!(paths(second), ["./b", "./c.env"]);
+    assert_eq!(paths(second), ["./b", "./c.env", "./d.conf"]);
     assert_eq!(second.ports, [port(Some("10.0.0.1"), 8090), port(None, 8091)]);
 }
 
@@ -105,4 +105,19 @@ fn files_must_lie_in_the_folder() {
             "8: './$X' has a variable in it, so that it can't be bundled: write the path out",
         ]
     );
+}
+
+#[test]
+fn services_are_found_by_the_files_that_they_use() {
+    let compose = parse(
+        "services:\n  a:\n    volumes:\n      - ./conf:/conf\n      - /etc:/etc\n  b:\n    volumes:\n      - ./b.txt:/b\n  \
+         c:\n    volumes:\n      - ./:/all\n  d: {image: x}\n",
+    )
+    .unwrap();
+    let users = |file: &str| compose.users(&[file.to_owned()]).join(" ");
+    assert_eq!(users("conf/x/y"), "a c");
+    assert_eq!(users("conf2"), "c");
+    assert_eq!(users("b.txt"), "b c");
+    assert_eq!(users("etc/passwd"), "c");
+    assert_eq!(compose.users(&[]), [""; 0]);
 }

@@ -91,9 +91,47 @@ fn each_drift_is_one_change_and_says_what_it_restarts() {
         format!("~ stack/vm-a/photos\n    bundle: {} → PHOTOS-BUNDLE\n    restarts vm-a/photos\n", old.short())
     );
     let sums = Digest::of(photos.sums());
+    let altered = |file: &str, restarts: &str| {
+        let line = format!("stack|photos|{sums}");
+        let wanted = format!("~ stack/vm-a/photos\n    files: altered: {file} → PHOTOS-FILES\n{restarts}");
+        assert_eq!(plan(&line, &format!("{line}\naltered|photos|{file}")), wanted);
+    };
+    altered("start.sh", "    restarts vm-a/photos/postgres\n");
+    altered("hearth-stack.service", "");
+    altered("compose.yaml", "    restarts vm-a/photos\n");
+    altered("compose.hearth.yaml", "    restarts vm-a/photos\n");
     assert_eq!(
-        plan(&format!("{sums}|yes"), &format!("{sums}|no")),
-        "~ stack/vm-a/photos\n    files: altered → PHOTOS-FILES\n    restarts vm-a/photos\n"
+        plan(&format!("stack|photos|{sums}"), &format!("stack|photos|{}", Digest::of("another list"))),
+        format!(
+            "~ stack/vm-a/photos\n    files: {} → PHOTOS-FILES\n    restarts vm-a/photos\n",
+            Digest::of("another list").short()
+        )
+    );
+    let unit = Digest::of(photos.unit());
+    assert_eq!(
+        plan(&unit.to_string(), &Digest::of("edited").to_string()),
+        format!("~ stack/vm-a/photos\n    unit file: {} → PHOTOS-UNIT\n", Digest::of("edited").short())
+    );
+    let loaded = "Id=hearth-stack-photos.service\nunit|ActiveState=active\nunit|UnitFileState=enabled";
+    assert_eq!(
+        plan(loaded, &format!("{loaded}\nunit|NeedDaemonReload=yes")),
+        "~ stack/vm-a/photos\n    unit: active, enabled, changed since it was loaded → active, enabled\n"
+    );
+    for state in ["disabled", "masked"] {
+        assert_eq!(
+            plan(loaded, &loaded.replace("enabled", state)),
+            format!("~ stack/vm-a/photos\n    unit: active, {state} → active, enabled\n")
+        );
+    }
+    // Gone altogether, and stopped by hand: what still runs is not touched.
+    let container = good.lines().find(|line| line.starts_with("container|photos|postgres")).unwrap();
+    assert_eq!(
+        plan(&format!("{container}\n"), ""),
+        "~ stack/vm-a/photos\n    bundle:  → PHOTOS-BUNDLE\n    services: {} → {\"postgres\":\"running\"}\n"
+    );
+    assert_eq!(
+        plan("running|Up 1 hour|photos-", "exited|Exited (137) 2 hours ago|photos-"),
+        "~ stack/vm-a/photos\n    services: {\"postgres\":\"exited (137)\"} → {\"postgres\":\"running\"}\n"
     );
     assert_eq!(
         plan(

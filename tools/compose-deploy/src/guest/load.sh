@@ -2,7 +2,11 @@
 # and loads the image. TAG, ID, CONFIG and LINKS (the files that Docker lacks) stand in front, and MANIFEST.
 umask 022
 store=/var/lib/hearth/store
-mkdir -p "$store"
+mkdir -p "$store" /run/hearth
+# One at a time: what lies here then is of a transfer that was cut off.
+exec 9>/run/hearth/load.lock
+flock 9
+rm -rf /var/lib/hearth/incoming.*
 work=$(mktemp -d /var/lib/hearth/incoming.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/files" "$work/image"

@@ -3,20 +3,22 @@ if [ -d /var/lib/hearth/store ]; then
 fi
 units=hearth-stacks.service
 for file in /var/lib/hearth/bin/stack /var/lib/hearth/bin/keep-stacks /etc/systemd/system/hearth-stacks.service \
-    /etc/systemd/system/hearth-stack-*.service; do
+    /etc/systemd/system/hearth-trial@.service /etc/systemd/system/hearth-stack-*.service; do
     [ -f "$file" ] || continue
     printf 'file|%s|%s|%s\n' "$file" "$(sha256sum <"$file" | cut -c1-64)" "$(head -n 1 "$file")"
     case $file in
     */hearth-stack-*) units="$units ${file##*/}" ;;
     esac
 done
-systemctl show --property=Id --property=ActiveState --property=UnitFileState $units | sed 's/^/unit|/'
+systemctl show --property=Id --property=ActiveState --property=UnitFileState \
+    --property=NeedDaemonReload $units | sed 's/^/unit|/'
 for folder in /var/lib/hearth/stacks/*/; do
     [ -e "$folder/current/SHA256SUMS" ] || continue
     cd "$folder/current"
-    intact=no
-    if sha256sum --check --status --strict SHA256SUMS; then intact=yes; fi
-    printf 'stack|%s|%s|%s\n' "$(basename "$folder")" "$(sha256sum <SHA256SUMS | cut -c1-64)" "$intact"
+    stack=$(basename "$folder")
+    printf 'stack|%s|%s\n' "$stack" "$(sha256sum <SHA256SUMS | cut -c1-64)"
+    # As `NAME: FAILED`, or `NAME: FAILED open or read` where it is gone.
+    sha256sum --check --quiet SHA256SUMS 2>/dev/null | sed -n "s/: FAILED.*//; s/^/altered|$stack|/p" || true
 done
 cd /
 for list in /var/lib/hearth/secrets/*/list; do

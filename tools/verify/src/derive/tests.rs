@@ -54,23 +54,23 @@ fn containers_and_files_are_judged_by_what_the_guest_says() {
         (check.judge)(&Output { command: String::new(), status: 0, stdout, stderr: Vec::new() })
     };
     let sums = Digest::of(bundle.sums());
-    let facts = |state: &str, digest: &str, intact: &str| {
+    let facts = |state: &str, digest: &str, altered: &str| {
         format!(
-            "docker|up\nstack|media|{sums}|{intact}\n\
+            "docker|up\nstack|media|{sums}\n{altered}\
              container|media|http|lab|media|{digest}||{state}|media-http-1\n\
              container|media|welcome|lab|media|{digest}|yes|exited|Exited (0) now|media-welcome-1\n"
         )
     };
     let digest = bundle.digest.to_string();
     let (http, files) = ("container/vm-intranet/media/http", "bundle/vm-intranet/media");
-    let good = facts("running|Up (healthy)", &digest, "yes");
+    let good = facts("running|Up (healthy)", &digest, "");
     assert_eq!(judge(http, &good).unwrap(), "running");
     assert_eq!(judge("container/vm-intranet/media/welcome", &good).unwrap(), "done");
     assert_eq!(judge(files, &good).unwrap(), bundle.digest.short());
-    let bad = facts("running|Up (unhealthy)", &digest, "no");
+    let bad = facts("running|Up (unhealthy)", &digest, "altered|media|compose.yaml\n");
     assert_eq!(judge(http, &bad).unwrap_err(), "unhealthy, not running");
-    assert!(judge(files, &bad).unwrap_err().starts_with("its files: altered, not "));
-    let old = facts("running|Up", &Digest::of("old").to_string(), "yes");
+    assert!(judge(files, &bad).unwrap_err().starts_with("its files: altered: compose.yaml, not "));
+    let old = facts("running|Up", &Digest::of("old").to_string(), "");
     assert!(judge(files, &old).unwrap_err().starts_with("its containers' bundle: "));
     assert_eq!(judge(http, "docker|none").unwrap_err(), "not there, not running");
     assert_eq!(
