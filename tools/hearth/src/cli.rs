@@ -1,5 +1,6 @@
 //! The command line of `hearth`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -36,9 +37,16 @@ enum Verb {
         check: bool,
     },
     /// Observe the whole site and print the changes that are needed; ends with 2 where there are some.
-    Plan,
+    Plan {
+        /// Write the plan to this file too, for `run --plan`.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Build, observe, make the changes stage by stage, verify, report.
     Run {
+        /// Do exactly this plan; refuse where reality has moved since.
+        #[arg(long, value_name = "FILE")]
+        plan: Option<PathBuf>,
         #[command(flatten)]
         consent: Consent,
     },
@@ -116,8 +124,10 @@ fn dispatch(cli: &Cli, events: &dyn Events) -> Result<u8> {
         Verb::Lock { update: true, .. } => images::lock(&session.context(events, &[]), Pins::Update),
         Verb::Lock { refresh: true, .. } => images::lock(&session.context(events, &[]), Pins::Refresh),
         Verb::Lock { .. } => images::lock(&session.context(events, &[]), Pins::Keep),
-        Verb::Plan => forward::plan(&session, &used, &cli.common.only, events),
-        Verb::Run { consent } => forward::run(&session, &used, &cli.common.only, consent, events),
+        Verb::Plan { out } => forward::plan(&session, &used, &cli.common.only, out.as_deref(), events),
+        Verb::Run { plan, consent } => {
+            forward::run(&session, &used, &cli.common.only, (plan.as_deref(), consent), events)
+        }
         Verb::Status => status::print(&session.site, json, &mut out),
         Verb::Generations => generations::print(&session.site, json, &mut out),
         Verb::Diff { before, after } => difference::print(&session, &used, (*before, *after), json, &mut out),

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use converge::cli::{Consent, Session};
+use converge::saved::{self, SitePlan};
 use converge::{Event, Events, Failure, Lock, Tool, exit, stop};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -58,12 +59,15 @@ pub fn note_built(built: &Built, events: &dyn Events) {
     events.emit(&Event::Note { message });
 }
 
-pub fn plan(session: &Session, used: &Used, only: &[String], events: &dyn Events) -> Result<u8> {
+pub fn plan(session: &Session, used: &Used, only: &[String], out: Option<&Path>, events: &dyn Events) -> Result<u8> {
     let begin = Instant::now();
     let mut cx = session.context(events, only);
     note_built(&build::build(&cx, &used.tools, &session.site.project)?, events);
     session.enter_network()?;
     let mut look = run::look(&mut cx, &used.pipeline, &used.tools)?;
+    if let Some(path) = out {
+        saved::write(path, &look.saved(&session.site)?)?;
+    }
     let mut changes = 0;
     for stage in &used.pipeline.stages {
         let Some(plan) = look.plans.remove(&stage.name) else { continue };
@@ -86,7 +90,13 @@ pub fn plan(session: &Session, used: &Used, only: &[String], events: &dyn Events
 ///
 /// # Errors
 /// Whatever the build, the first look or a stage fails with.
-pub fn run(session: &Session, used: &Used, only: &[String], consent: &Consent, events: &dyn Events) -> Result<u8> {
+pub fn run(
+    session: &Session,
+    used: &Used,
+    only: &[String],
+    (file, consent): (Option<&Path>, &Consent),
+    events: &dyn Events,
+) -> Result<u8> {
     let begin = Instant::now();
     let begun = now()?;
     let _lock = Lock::take(&session.site.project, session.site.name.as_str())?;
@@ -94,7 +104,7 @@ pub fn run(session: &Session, used: &Used, only: &[String], consent: &Consent, e
     let work = || -> Result<u8> {
         let built = build::build(&session.context(&journal, only), &used.tools, &session.site.project)?;
         note_built(&built, &journal);
-        Forward { session, used, only, consent, journal: &journal, begin }.go(built, Vec::new(), &begun)
+        Forward { session, used, only, consent, file, journal: &journal, begin }.go(built, Vec::new(), &begun)
     };
     noted(&journal, work())
 }
@@ -135,6 +145,8 @@ pub struct Forward<'a> {
     pub only: &'a [String],
     /// What may be done without asking.
     pub consent: &'a Consent,
+    /// The file with the plan that was agreed to, where one was given.
+    pub file: Option<&'a Path>,
     /// The journal.
     pub journal: &'a Journal<'a>,
     /// The run's begin.
@@ -153,12 +165,14 @@ impl Forward<'_> {
         let looking = Instant::now();
         let look = self.look()?;
         let look_milliseconds = run::millis(looking);
+        let plan = self.saved(&look)?;
         let look = self.agreed(look)?;
         secrets::ready(&self.session.site, &look)?;
         let snapshots = self.snapshots(&look, &built)?;
         let cx = session.context(journal, only);
         let allow = &self.consent.allow;
-        let crew = Crew { pipeline: &used.pipeline, tools: &used.tools, cx: &cx, journal, allow, begin };
+        let agreed = plan.as_ref();
+        let crew = Crew { pipeline: &used.pipeline, tools: &used.tools, cx: &cx, journal, allow, agreed, begin };
         let (stages, error) = run::stages(&crew, look);
         let error = error.or_else(|| run::stopped(&stages));
         let changed = stages.iter().any(|stage| stage.outcome == Outcome::Changed);
@@ -191,10 +205,22 @@ impl Forward<'_> {
         run::look(&mut cx, &self.used.pipeline, &self.used.tools)
     }
 
+    /// Reads the plan that was agreed to, and refuses where it is not what would be planned now.
+    fn saved(&self, look: &Look) -> Result<Option<SitePlan>> {
+        if look.plans.values().all(Result::is_ok) {
+            saved::known(&self.consent.allow, look.planned().map(|(_, plan)| plan))?;
+        }
+        let Some(path) = self.file else { return Ok(None) };
+        let plan: SitePlan = saved::read(path)?;
+        saved::site_unmoved(path, &plan, &look.saved(&self.session.site)?)?;
+        Ok(Some(plan))
+    }
+
     /// Asks for consent where there is something to change, then locks the nodes and looks again: what was seen before the
     /// lock may have changed. A run with nothing to change locks nothing.
     fn agreed(&self, look: Look) -> Result<Look> {
-        if !self.consent.yes {
+        let decided = self.consent.yes && self.file.is_none();
+        if !self.consent.yes && self.file.is_none() {
             ask(&look, self.journal)?;
         }
         stop::safe_point("the first change")?;
@@ -208,7 +234,7 @@ impl Forward<'_> {
         }
         let again = self.look()?;
         let digests = |look: &Look| look.planned().map(|(_, plan)| plan.digest()).collect::<Vec<_>>();
-        if !self.consent.yes && digests(&look) != digests(&again) {
+        if !decided && digests(&look) != digests(&again) {
             let message = "somebody changed the site while this run looked at it";
             return Err(Failure::refused(message).hint("run it again, and read what it finds now").into());
         }

@@ -67,7 +67,8 @@ pub fn run(
         }
         // What the tools remember of the site is of the one before it was told what stays.
         let used = Used::open(&view.session)?;
-        let forward = Forward { session: &view.session, used: &used, only, consent, journal: &journal, begin };
+        let forward =
+            Forward { session: &view.session, used: &used, only, consent, file: None, journal: &journal, begin };
         forward.go(built, stays, &begun)
     };
     forward::noted(&journal, work())

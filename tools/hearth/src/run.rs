@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::Result;
-use converge::{Context, Event, Facts, Plan, Tool, stop};
+use converge::saved::SitePlan;
+use converge::{Context, Event, Facts, Failure, Plan, Tool, stop};
 use site::Name;
 
 use crate::journal::Journal;
@@ -27,6 +28,22 @@ impl Look {
     /// Returns the plans of the stages that could plan.
     pub fn planned(&self) -> impl Iterator<Item = (&str, &Plan)> {
         self.plans.iter().filter_map(|(stage, plan)| Some((stage.as_str(), plan.as_ref().ok()?)))
+    }
+
+    /// Returns all plans, to be kept in a file.
+    ///
+    /// # Errors
+    /// Why a stage could not plan.
+    pub fn saved(&self, site: &site::Site) -> Result<SitePlan> {
+        let mut stages = BTreeMap::new();
+        for (stage, plan) in &self.plans {
+            let plan = plan.as_ref().map_err(|error| {
+                let why = converge::describe(error).trim_start_matches("error: ").to_owned();
+                Failure::new(converge::reason(error), format!("stage '{stage}' can't plan\n  because: {why}"))
+            })?;
+            stages.insert(stage.clone(), plan.clone());
+        }
+        Ok(SitePlan { site: site.name.to_string(), stages })
     }
 }
 
@@ -127,6 +144,8 @@ pub struct Crew<'a> {
     pub journal: &'a Journal<'a>,
     /// Addresses that may lose data.
     pub allow: &'a [String],
+    /// The plan that was agreed to, where one was given.
+    pub agreed: Option<&'a SitePlan>,
     /// The run's begin.
     pub begin: Instant,
 }
@@ -177,7 +196,8 @@ fn one(crew: &Crew<'_>, stage: &Stage, plan: Option<Result<Plan>>) -> Result<Don
         Work::Command { .. } => None,
     };
     let plan = plan.transpose()?;
-    stage::run(stage, Order { cx: crew.cx, tool, plan, allow: crew.allow })
+    let agreed = crew.agreed.and_then(|agreed| agreed.stages.get(&stage.name));
+    stage::run(stage, Order { cx: crew.cx, tool, plan, allow: crew.allow, agreed })
 }
 
 fn record(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use converge::{CheckResult, Context, Event, Plan, Tool, exit};
+use converge::{CheckResult, Context, Event, Failure, Plan, Step, Tool, exit};
 
 use crate::pipeline::{Stage, Work};
 use crate::record::Outcome;
@@ -27,6 +27,8 @@ pub struct Order<'a> {
     pub plan: Option<Plan>,
     /// Addresses that may lose data.
     pub allow: &'a [String],
+    /// The stage's part of the plan that was agreed to, where one was given.
+    pub agreed: Option<&'a Plan>,
 }
 
 /// Runs a stage.
@@ -54,9 +56,19 @@ fn apply(stage: &Stage, tool: &dyn Tool, order: Order<'_>) -> Result<Done> {
     for step in &plan.steps {
         order.cx.events.emit(&Event::Planned { stage: stage.name.clone(), change: step.change.clone() });
     }
+    agreed(stage, order.agreed, &plan)?;
     let applied = converge::apply(order.cx, tool, &stage.name, &plan, order.allow)?;
     let outcome = if applied.changes == 0 { Outcome::Unchanged } else { Outcome::Changed };
     Ok(Done { outcome, checks: Vec::new() })
+}
+
+/// Refuses a change that the agreed plan does not have: a stage plans again after others have changed what it stands on.
+fn agreed(stage: &Stage, agreed: Option<&Plan>, plan: &Plan) -> Result<()> {
+    let Some(agreed) = agreed else { return Ok(()) };
+    let has = |step: &Step| agreed.steps.iter().any(|own| own.change.address == step.change.address);
+    let Some(step) = plan.steps.iter().find(|step| !has(step)) else { return Ok(()) };
+    let message = format!("stage '{}' needs a change now that is not in the agreed plan:\n{}", stage.name, step.change);
+    Err(Failure::refused(message).hint("what came before it is done; plan again, read it, apply that").into())
 }
 
 fn check(stage: &Stage, tool: &dyn Tool, cx: &Context<'_>) -> Result<Done> {

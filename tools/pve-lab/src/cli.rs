@@ -172,6 +172,7 @@ fn serve_command(dir: &Path, args: &Serve) -> Result<u8, Error> {
         release: args.schema,
         slow_refusals: !args.no_delay,
         pid_file: args.pid_file.clone(),
+        gate: crate::gate::Gate::default(),
     };
     let ready = |address| {
         if args.print_port {

@@ -11,6 +11,7 @@ mod api;
 mod auth;
 pub mod cli;
 mod error;
+pub mod gate;
 mod http;
 mod lab;
 mod layout;

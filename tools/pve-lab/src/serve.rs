@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::gate::Gate;
 use crate::layout::Layout;
 use crate::schema::Release;
 use crate::server::{Mode, Server};
@@ -32,6 +33,8 @@ pub struct ServeOptions {
     pub slow_refusals: bool,
     /// A file that holds this process's number while it serves.
     pub pid_file: Option<PathBuf>,
+    /// What stands before the API.
+    pub gate: Gate,
 }
 
 /// Serves until SIGINT or SIGTERM, or until `stop` is sent or dropped. `ready` gets the address once it is bound.
@@ -48,6 +51,7 @@ pub fn serve(
     let mut server = Server::open(layout.clone(), options.mode, options.release)?;
     if let Some(server) = Arc::get_mut(&mut server) {
         server.slow_refusals = options.slow_refusals;
+        server.gate = options.gate.clone();
     }
     let tls = setup::tls(&layout)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::auth::{Auth, Identity};
+use crate::gate::Gate;
 use crate::layout::Layout;
 use crate::schema::{Params, Release};
 use crate::storage::{Disks, Storages};
@@ -35,6 +36,8 @@ pub(crate) struct Server {
     pub(crate) started: Instant,
     /// Whether a refused login waits three seconds, as the real server does.
     pub(crate) slow_refusals: bool,
+    /// What stands before the API.
+    pub(crate) gate: Gate,
 }
 
 /// One request, checked against the schema, with all that a handler needs.
@@ -58,6 +61,7 @@ impl Server {
             storages: Storages::new(layout.clone(), disks),
             started: Instant::now(),
             slow_refusals: true,
+            gate: Gate::default(),
             layout,
             mode,
             release,

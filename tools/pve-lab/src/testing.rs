@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
+use crate::gate::Gate;
 use crate::layout::Layout;
 use crate::schema::Release;
 use crate::serve::{ServeOptions, serve};
@@ -27,6 +28,7 @@ pub struct ApiOnly {
     pub password: String,
     /// The lab's folder.
     pub dir: PathBuf,
+    gate: Gate,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<io::Result<()>>>,
     /// The folder, if the server made it itself: removed last.
@@ -45,6 +47,11 @@ impl ApiOnly {
         Ok(server)
     }
 
+    /// Returns the gate before the API.
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
     /// Starts a server on a folder that may have a state already.
     ///
     /// # Errors
@@ -57,7 +64,9 @@ impl ApiOnly {
             release,
             slow_refusals: false,
             pid_file: None,
+            gate: Gate::default(),
         };
+        let gate = options.gate.clone();
         let (stop, stopped) = oneshot::channel();
         let (ready, bound) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -74,6 +83,7 @@ impl ApiOnly {
             token: fs::read_to_string(layout.token())?.trim().to_owned(),
             password: fs::read_to_string(layout.password())?.trim().to_owned(),
             dir: dir.to_owned(),
+            gate,
             stop: Some(stop),
             thread: Some(thread),
             _own: None,

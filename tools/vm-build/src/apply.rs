@@ -50,7 +50,7 @@ impl<'a> Step<'a> {
     pub(crate) fn config(&self, vmid: Vmid) -> Result<Option<Config>> {
         match self.vm(vmid).config() {
             Ok(config) if config.get("lock").is_none() => Ok(Some(config)),
-            Ok(_) => observe::settled(self.client, self.wanted, vmid).map(Some),
+            Ok(_) => observe::settled(self.client, self.wanted, vmid).map(|(config, _)| Some(config)),
             Err(error) if error.is_missing() => Ok(None),
             Err(error) => Err(explain(&self.wanted.host, error)),
         }
@@ -96,7 +96,9 @@ pub(crate) fn template(step: &Step<'_>, template: &WantedTemplate) -> Result<()>
     let mut config = step.config(*vmid)?;
     if let Some(there) = &config {
         let Mark::Template { image } = step.own(*vmid, there)? else {
-            return Err(Failure::refused(format!("VM {vmid} is a guest of this site, not template '{name}'")).into());
+            return Err(
+                Failure::refused(format!("VM {vmid} is another thing of this site, not template '{name}'")).into()
+            );
         };
         // The server refuses to delete a base disk that a clone stands on, should one have been made since the plan.
         if image != state.image || there.get("scsi0").is_none() {

@@ -3,11 +3,11 @@
 use converge::{Address, Change, Failure, Impact, Kind, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use site::{Name, Vmid};
+use site::{Name, OnChange, Vmid};
 
 use crate::mark::Mark;
-use crate::observe::{Observed, guest_state, mark_of, template_state};
-use crate::wanted::{GuestState, Wanted, WantedGuest, WantedTemplate};
+use crate::observe::{NO_DRIVE, Observed, disk_state, guest_state, mark_of, template_state};
+use crate::wanted::{GuestState, Wanted, WantedDisk, WantedGuest, WantedTemplate};
 
 /// What a step does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,15 @@ pub enum Action {
     Template {
         /// Its host.
         host: Name,
+        /// Its name.
+        name: Name,
+    },
+    /// Make or finish a data disk.
+    Disk {
+        /// Its host.
+        host: Name,
+        /// Its guest.
+        guest: Name,
         /// Its name.
         name: Name,
     },
@@ -58,6 +67,9 @@ pub fn diff(site: &Name, wanted: &Wanted, observed: &Observed) -> Diff {
         compare_template(site, wanted, template, observed, &mut diff);
     }
     for guest in &wanted.guests {
+        for disk in &guest.disks {
+            compare_disk(site, wanted, (guest, disk), observed, &mut diff);
+        }
         compare_guest(site, wanted, guest, observed, &mut diff);
     }
     diff
@@ -102,10 +114,51 @@ fn compare_template(site: &Name, wanted: &Wanted, template: &WantedTemplate, obs
     diff.steps.push(step(address, 0, &action, value(before.as_ref()), value(Some(after)), Impact::None));
 }
 
+fn compare_disk(
+    site: &Name,
+    wanted: &Wanted,
+    (guest, disk): (&WantedGuest, &WantedDisk),
+    observed: &Observed,
+    diff: &mut Diff,
+) {
+    let address = wanted.disk_address(disk);
+    let (vmid, after) = (disk.vmid, &disk.state);
+    let own = Mark::Disk { guest: disk.guest.to_string(), name: disk.mounted.name.to_string() };
+    let there = observed.vms.contains_key(&u32::from(vmid));
+    if there && mark_of(observed, vmid, site) != Some(own) {
+        return diff.refused.push(taken(site, wanted, &address, vmid, observed));
+    }
+    let mut before = disk_state(observed, disk, guest, site);
+    if let Some(before) = before.as_mut().filter(|before| before.size.bytes() == 0) {
+        return diff.refused.push(Refused {
+            what: format!("{address}: VM {vmid} '{}' is there, and has no volume any more", before.name),
+            hint: format!("if its data is lost for good, delete VM {vmid}: then a blank disk is made anew"),
+        });
+    }
+    if let Some(before) = before.as_mut() {
+        if before.size > after.size {
+            return diff.refused.push(Refused {
+                what: format!("{address}: it has {}, and {} is wanted: a disk can't shrink", before.size, after.size),
+                hint: format!(
+                    "write size = \"{}\"; for a smaller one, add another data disk, copy the data, and take this one out",
+                    before.size
+                ),
+            });
+        }
+        // It grows with its guest, which is shown there.
+        before.size = after.size;
+    }
+    if before.as_ref() == Some(after) {
+        return;
+    }
+    let action = Action::Disk { host: wanted.host.clone(), guest: disk.guest.clone(), name: disk.mounted.name.clone() };
+    diff.steps.push(step(address, 0, &action, value(before.as_ref()), value(Some(after)), Impact::None));
+}
+
 fn compare_guest(site: &Name, wanted: &Wanted, guest: &WantedGuest, observed: &Observed, diff: &mut Diff) {
-    let WantedGuest { name, vmid, template: _, seed: _, state: after } = guest;
+    let WantedGuest { name, vmid, state: after, on_change, .. } = guest;
     let address = wanted.guest_address(name);
-    let Some(before) = guest_state(observed, *vmid, site) else {
+    let Some(before) = guest_state(observed, guest, site) else {
         if observed.vms.contains_key(&u32::from(*vmid)) {
             return diff.refused.push(taken(site, wanted, &address, *vmid, observed));
         }
@@ -115,19 +168,24 @@ fn compare_guest(site: &Name, wanted: &Wanted, guest: &WantedGuest, observed: &O
     if before == *after {
         return;
     }
-    let needs = Needs::of(&before, after);
+    let needs = Needs::of(&before, after, *on_change);
     if before.disk > after.disk && !needs.rebuild {
         return diff.refused.push(Refused {
             what: format!("{address}: its disk has {}, and {} is wanted: a disk can't shrink", before.disk, after.disk),
-            hint: format!("write disk = \"{}\"", before.disk),
+            hint: format!(
+                "write disk = \"{}\"; for a smaller one, delete VM {vmid} yourself, and it is made anew",
+                before.disk
+            ),
         });
     }
     let away = before.power != "running" || !before.ready || needs.rebuild;
     let action = Action::Guest { host: wanted.host.clone(), name: name.clone(), rebuild: needs.rebuild, away };
-    let whom = vec![name.to_string()];
     let impact = match needs {
-        Needs { rebuild: true, .. } => Impact::DataLoss(whom),
-        Needs { reboot: true, .. } if before.power == "running" => Impact::Reboot(whom),
+        Needs { rebuild: true, .. } => Impact::DataLoss(vec![format!("the system disk of {name} ({})", before.disk)]),
+        Needs { reboot: true, .. } if before.power == "running" => Impact::Reboot(vec![name.to_string()]),
+        Needs { reapply: true, .. } if before.power == "running" => {
+            Impact::Restart(vec![format!("cloud-init in {name}")])
+        }
         _ => Impact::None,
     };
     diff.steps.push(step(address, 1, &action, value(Some(&before)), value(Some(after)), impact));
@@ -136,21 +194,25 @@ fn compare_guest(site: &Name, wanted: &Wanted, guest: &WantedGuest, observed: &O
 /// What a change of a guest takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// It must be cloned anew: its disk stands on another image.
+    /// It must be cloned anew: its disk stands on another image, or the site wants it so for new user-data.
     pub rebuild: bool,
     /// It must be stopped and started.
     pub reboot: bool,
+    /// cloud-init must run again in it.
+    pub reapply: bool,
 }
 
 impl Needs {
     /// Compares field by field; a new field fails to compile until somebody says what its change takes.
-    pub fn of(before: &GuestState, after: &GuestState) -> Self {
+    pub fn of(before: &GuestState, after: &GuestState, on_change: OnChange) -> Self {
+        // Names, tags and what waits are set at once. Disks grow and are plugged in while the guest runs, and a medium is
+        // changed so; a drive that is not there at all can't be added to a running machine.
         let GuestState {
             name: _,
             template,
             cores,
             memory,
-            disk,
+            disk: _,
             onboot: _,
             bridge,
             pci,
@@ -159,16 +221,24 @@ impl Needs {
             seed,
             power: _,
             ready: _,
+            network,
+            file_system: _,
+            disks: _,
+            waiting: _,
         } = before;
-        // The disk grows at once, but the guest's file system at the next boot, by cloud-init; the seed is read then too.
-        let reboot = *cores != after.cores
+        let told = *user_data != after.user_data;
+        let machine = *cores != after.cores
             || *memory != after.memory
-            || *disk != after.disk
             || *bridge != after.bridge
             || *pci != after.pci
-            || *user_data != after.user_data
-            || *seed != after.seed;
-        Self { rebuild: *template != after.template, reboot }
+            || seed == NO_DRIVE;
+        // A running guest does not move to another address: cloud-init only writes it down.
+        let boots = told && (on_change == OnChange::Restart || *network != after.network);
+        Self {
+            rebuild: *template != after.template || (told && on_change == OnChange::Recreate),
+            reboot: machine || boots,
+            reapply: told && on_change == OnChange::Reapply,
+        }
     }
 }
 
@@ -193,6 +263,7 @@ fn taken(site: &Name, wanted: &Wanted, address: &Address, vmid: Vmid, observed: 
     let whose = match mark_of(observed, vmid, site) {
         Some(Mark::Template { .. }) => ", this site's own template",
         Some(Mark::Guest { .. }) => ", this site's own guest",
+        Some(Mark::Disk { .. }) => ", which owns another data disk of this site",
         // What is on another node was not looked into.
         None if resource.node != wanted.node => "",
         None => ", not made by this site",

@@ -1,4 +1,4 @@
-//! What is done inside a guest: it is waited for.
+//! What is done inside a guest: it is waited for, cloud-init runs again, disks are taken up.
 
 use std::time::Duration;
 
@@ -7,10 +7,14 @@ use converge::{Context, Event};
 use site::Name;
 use store::Digest;
 
+use crate::inside::{self, Inside};
+
 /// How long a guest may take until it lets us in. Under emulation on a busy machine a boot takes minutes.
 const LOGIN: Duration = Duration::from_secs(900);
 /// How long cloud-init may take from there.
 const CLOUD_INIT: Duration = Duration::from_secs(900);
+/// How long file systems may take to be made and to grow.
+const DISKS: Duration = Duration::from_secs(600);
 
 /// Reaches into guests. Tests that have no machines bring their own.
 pub trait Guests: Send + Sync {
@@ -25,6 +29,18 @@ pub trait Guests: Send + Sync {
     /// # Errors
     /// Where it does not in time, or where cloud-init failed: then with cloud-init's own words.
     fn wait(&self, cx: &Context<'_>, name: &Name, seed: &Digest) -> Result<()>;
+
+    /// Has cloud-init take up a seed in a guest that runs, without a reboot.
+    ///
+    /// # Errors
+    /// As [`Guests::wait`].
+    fn reapply(&self, cx: &Context<'_>, name: &Name, seed: &Digest) -> Result<()>;
+
+    /// Has a guest that runs take up its disks: partition and file systems grow, blank data disks get one, and are mounted.
+    ///
+    /// # Errors
+    /// Where a disk does not appear, holds something else, or can't be mounted.
+    fn settle(&self, cx: &Context<'_>, name: &Name, inside: &Inside) -> Result<()>;
 }
 
 /// Guests reached over SSH.
@@ -40,16 +56,31 @@ impl Guests for OverSsh {
         cx.fleet.forget(name);
         let host =
             cx.fleet.wait(name, LOGIN).with_context(|| format!("{name} was started but can't be logged in to"))?;
-        let output = host
-            .run(&script(seed), CLOUD_INIT)
-            .with_context(|| format!("{name} is up, but cloud-init did not set it up"))?;
-        let said = output.text();
-        if !said.trim().is_empty() {
-            let message = format!("{name}: cloud-init is done, with a warning: {}", said.trim());
-            cx.events.emit(&Event::Note { message });
-        }
+        done(cx, name, &host, &script(seed))
+    }
+
+    fn reapply(&self, cx: &Context<'_>, name: &Name, seed: &Digest) -> Result<()> {
+        let host = cx.fleet.wait(name, LOGIN).with_context(|| format!("{name} runs but can't be logged in to"))?;
+        done(cx, name, &host, &(inside::reapply(seed) + &script(seed)))
+    }
+
+    fn settle(&self, cx: &Context<'_>, name: &Name, inside: &Inside) -> Result<()> {
+        let host = cx.fleet.wait(name, LOGIN).with_context(|| format!("{name} runs but can't be logged in to"))?;
+        host.run(&inside::settle(inside), DISKS).with_context(|| format!("{name} did not take up its disks"))?;
         Ok(())
     }
+}
+
+/// Runs a script that ends when cloud-init is done, and tells what it warns of.
+fn done(cx: &Context<'_>, name: &Name, host: &remote::Host, script: &str) -> Result<()> {
+    let output =
+        host.run(script, CLOUD_INIT).with_context(|| format!("{name} is up, but cloud-init did not set it up"))?;
+    let said = output.text();
+    if !said.trim().is_empty() {
+        let message = format!("{name}: cloud-init is done, with a warning: {}", said.trim());
+        cx.events.emit(&Event::Note { message });
+    }
+    Ok(())
 }
 
 /// Waits for cloud-init and says what it says where it is not well. Its exit code 2 (since 23.4) means: done, but

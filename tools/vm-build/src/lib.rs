@@ -8,11 +8,13 @@
 
 pub mod api;
 mod apply;
+mod apply_disk;
 mod apply_guest;
 mod cloud_config;
 pub mod diff;
 pub mod guests;
 pub mod images;
+pub mod inside;
 pub mod mark;
 pub mod observe;
 mod render;
@@ -130,7 +132,7 @@ impl Tool for VmBuild {
     fn apply(&self, cx: &Context<'_>, step: &converge::Step) -> Result<()> {
         let action: Action =
             serde_json::from_value(step.action.clone()).context("the plan's step is none of vm-build's")?;
-        let (Action::Template { host, .. } | Action::Guest { host, .. }) = &action;
+        let (Action::Template { host, .. } | Action::Disk { host, .. } | Action::Guest { host, .. }) = &action;
         let client = self.clients.of(cx.site, host)?;
         let hosts = self.wanted(cx)?;
         let wanted = hosts.iter().find(|wanted| wanted.host == *host);
@@ -140,6 +142,10 @@ impl Tool for VmBuild {
             Action::Template { name, .. } => {
                 let template = wanted.templates.iter().find(|template| template.name == *name);
                 apply::template(&work, template.with_context(|| format!("the site has no template '{name}'"))?)
+            }
+            Action::Disk { guest, name, .. } => {
+                let disk = wanted.disks().find(|disk| disk.guest == *guest && disk.mounted.name == *name);
+                apply_disk::disk(&work, disk.with_context(|| format!("guest '{guest}' has no data disk '{name}'"))?)
             }
             Action::Guest { name, rebuild, .. } => {
                 let guest = wanted.guests.iter().find(|guest| guest.name == *name);

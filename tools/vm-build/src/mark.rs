@@ -9,6 +9,8 @@ use site::{Name, Vmid};
 use store::Digest;
 
 const PREFIX: &str = "hearth:";
+/// What the keys of a guest's data disks begin with.
+const DISK: &str = "disk-";
 
 /// What is written on a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,19 @@ pub enum Mark {
         user_data: String,
         /// The digest of the seed with which it was seen up and well; empty before.
         ready: String,
+        /// The digest of its network's configuration, short.
+        network: String,
+        /// The size of the system disk that its file system was seen to fill; empty before.
+        filled: String,
+        /// Its data disks by name, as they were set up in it.
+        disks: BTreeMap<String, String>,
+    },
+    /// On a VM that never runs and owns a data disk.
+    Disk {
+        /// The guest that uses it.
+        guest: String,
+        /// The disk's name in the guest.
+        name: String,
     },
 }
 
@@ -37,9 +52,13 @@ impl Mark {
             format!("Made by Hearth for the site {site}, which reads the lines below back.\n\n{PREFIX}site={site}\n");
         let lines = match self {
             Self::Template { image } => line("image", image),
-            Self::Guest { template, user_data, ready } => {
-                line("template", template) + &line("user-data", user_data) + &line("ready", ready)
+            Self::Guest { template, user_data, ready, network, filled, disks } => {
+                let own = [("template", template), ("user-data", user_data), ("ready", ready), ("network", network)];
+                let own: String = own.into_iter().map(|(key, value)| line(key, value)).collect();
+                let disks = disks.iter().map(|(name, how)| line(&format!("{DISK}{name}"), how));
+                disks.fold(own + &line("filled", filled), |text, disk| text + &disk)
             }
+            Self::Disk { guest, name } => line("guest", guest) + &line("disk", name),
         };
         // The server strips a VM's trailing line breaks.
         (head + &lines).trim_end().to_owned()
@@ -56,7 +75,18 @@ impl Mark {
         if pairs.contains_key("image") {
             return Some(Self::Template { image: value("image") });
         }
-        let guest = Self::Guest { template: value("template"), user_data: value("user-data"), ready: value("ready") };
+        if pairs.contains_key("disk") {
+            return Some(Self::Disk { guest: value("guest"), name: value("disk") });
+        }
+        let disks = pairs.iter().filter_map(|(key, how)| Some((key.strip_prefix(DISK)?.to_owned(), (*how).to_owned())));
+        let guest = Self::Guest {
+            template: value("template"),
+            user_data: value("user-data"),
+            ready: value("ready"),
+            network: value("network"),
+            filled: value("filled"),
+            disks: disks.collect(),
+        };
         pairs.contains_key("template").then_some(guest)
     }
 }
@@ -95,7 +125,15 @@ mod tests {
         let (lab, home): (Name, Name) = ("lab".parse().unwrap(), "home".parse().unwrap());
         let marks = [
             Mark::Template { image: "ab".into() },
-            Mark::Guest { template: "ab".into(), user_data: "cd".into(), ready: String::new() },
+            Mark::Guest {
+                template: "ab".into(),
+                user_data: "cd".into(),
+                ready: String::new(),
+                network: "ef".into(),
+                filled: "6G".into(),
+                disks: [("data".to_owned(), "8G at /srv/data".to_owned())].into(),
+            },
+            Mark::Disk { guest: "vm-intranet".into(), name: "data".into() },
         ];
         for mark in marks {
             let text = mark.describe(&lab);

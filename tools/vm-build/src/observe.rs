@@ -5,15 +5,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use pve::{Client, Config, Resource};
+use pve::{Client, Config, Pending, Resource};
 use site::{Name, Size, Vmid};
 
 use crate::api::explain;
 use crate::mark::{self, Mark};
-use crate::wanted::{GuestState, TemplateState, Wanted};
+use crate::wanted::{DiskState, GuestState, TemplateState, Wanted, WantedDisk, WantedGuest};
 
 /// How long a creation that is still running is waited for.
 const SETTLE: Duration = Duration::from_secs(600);
+/// How a guest's seed is spoken of where not even its drive is there.
+pub const NO_DRIVE: &str = "no drive";
 
 /// A VMID that is taken.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +24,8 @@ pub struct Vm {
     pub resource: Resource,
     /// Its configuration, where it is a VM on the wanted node.
     pub config: Option<Config>,
+    /// The settings of ours that somebody left waiting for its next start, as `memory=512`.
+    pub waiting: Vec<String>,
 }
 
 /// What one host has of what is wanted there.
@@ -35,6 +39,8 @@ pub struct Observed {
     pub left: Vec<Resource>,
     /// Numbers of templates whose disk others are linked clones of, where that was asked.
     pub cloned: BTreeSet<u32>,
+    /// The sizes of volumes in bytes, where a data disk is in no guest.
+    pub volumes: BTreeMap<String, u64>,
 }
 
 /// Asks a host's API.
@@ -58,7 +64,12 @@ pub fn observe(client: &Client, wanted: &Wanted, site: &Name) -> Result<Observed
         isos: isos.iter().map(|volume| file_name(&volume.volid).to_owned()).collect(),
         left: left(wanted, &resources, site),
         cloned: BTreeSet::new(),
+        volumes: BTreeMap::new(),
     };
+    if wanted.guests.iter().any(|guest| guest.disks.iter().any(|disk| is_loose(&observed, disk, guest))) {
+        let volumes = node.content(&wanted.storage, "images").map_err(|error| explain(&wanted.host, error))?;
+        observed.volumes = volumes.into_iter().filter_map(|one| Some((one.volid, one.size?))).collect();
+    }
     if wanted.templates.iter().any(|template| outdated(&observed, template.vmid, &template.state, site)) {
         observed.cloned = cloned(client, wanted, &resources)?;
     }
@@ -69,8 +80,8 @@ fn configs(client: &Client, wanted: &Wanted, mine: &[&Resource]) -> Result<BTree
     let read = |resource: &Resource| -> Result<(u32, Vm)> {
         let vmid = Vmid::try_from(u32::try_from(resource.vmid.unwrap_or_default())?)?;
         let here = resource.kind == "qemu" && resource.node == wanted.node;
-        let config = if here { Some(settled(client, wanted, vmid)?) } else { None };
-        Ok((vmid.into(), Vm { resource: resource.clone(), config }))
+        let (config, waiting) = if here { settled(client, wanted, vmid)? } else { Default::default() };
+        Ok((vmid.into(), Vm { resource: resource.clone(), config: here.then_some(config), waiting }))
     };
     thread::scope(|scope| {
         let threads: Vec<_> = mine.iter().map(|resource| scope.spawn(|| read(resource))).collect();
@@ -81,17 +92,18 @@ fn configs(client: &Client, wanted: &Wanted, mine: &[&Resource]) -> Result<BTree
     })
 }
 
-/// Reads a VM's configuration once no creation of it is running any more. While one is, it has no description yet by which
+/// Reads a VM's configuration, and what of it waits for the next start, once no creation of it is running any more. While one is, it has no description yet by which
 /// it could be known: a run that was killed may have left one.
 ///
 /// # Errors
 /// Whatever the API answers.
-pub fn settled(client: &Client, wanted: &Wanted, vmid: Vmid) -> Result<Config> {
+pub fn settled(client: &Client, wanted: &Wanted, vmid: Vmid) -> Result<(Config, Vec<String>)> {
     let begin = Instant::now();
     loop {
-        let config = client.node(&wanted.node).vm(vmid).config().map_err(|error| explain(&wanted.host, error))?;
+        let keys = client.node(&wanted.node).vm(vmid).pending().map_err(|error| explain(&wanted.host, error))?;
+        let (config, waiting) = split(keys);
         if !matches!(config.get("lock"), Some("create" | "clone")) {
-            return Ok(config);
+            return Ok((config, waiting));
         }
         anyhow::ensure!(
             begin.elapsed() < SETTLE,
@@ -101,6 +113,25 @@ pub fn settled(client: &Client, wanted: &Wanted, vmid: Vmid) -> Result<Config> {
         );
         thread::sleep(Duration::from_millis(500));
     }
+}
+
+/// Parts what is in use from what waits, of the settings that are ours to set.
+fn split(keys: Vec<Pending>) -> (Config, Vec<String>) {
+    let (mut config, mut waiting) = (Config::default(), Vec::new());
+    for Pending { key, value, pending, delete } in keys {
+        let ours = matches!(key.as_str(), "cores" | "memory" | "net0" | "ide2" | "scsi0") || is_device(&key);
+        match (ours, &pending, delete) {
+            (true, Some(text), _) => waiting.push(format!("{key}={text}")),
+            (true, None, Some(_)) => waiting.push(format!("{key} goes")),
+            _ => {}
+        }
+        match value {
+            Some(digest) if key == "digest" => config.digest = digest,
+            Some(value) => drop(config.values.insert(key, value)),
+            None => {}
+        }
+    }
+    (config, waiting)
 }
 
 /// Returns what the site made on this node and does not name any more. Nothing is deleted that is not named, so people
@@ -158,11 +189,15 @@ pub fn template_state(observed: &Observed, vmid: Vmid, site: &Name) -> Option<Te
 }
 
 /// Returns a guest as it is; none where it is not there or not this site's.
-pub fn guest_state(observed: &Observed, vmid: Vmid, site: &Name) -> Option<GuestState> {
-    let Some(Mark::Guest { template, user_data, ready }) = mark_of(observed, vmid, site) else { return None };
+pub fn guest_state(observed: &Observed, guest: &WantedGuest, site: &Name) -> Option<GuestState> {
+    let vmid = guest.vmid;
+    let Some(Mark::Guest { template, user_data, ready, network, filled, disks }) = mark_of(observed, vmid, site) else {
+        return None;
+    };
     let vm = observed.vms.get(&vmid.into())?;
     let config = vm.config.as_ref()?;
-    let seed = option(config.get("ide2").unwrap_or_default(), "file").map(file_name).unwrap_or_default();
+    let seed = config.get("ide2").map_or(NO_DRIVE, |drive| option(drive, "file").map(file_name).unwrap_or_default());
+    let lost = seed != NO_DRIVE && !observed.isos.contains(seed);
     Some(GuestState {
         name: config.get("name").unwrap_or_default().to_owned(),
         template,
@@ -174,10 +209,69 @@ pub fn guest_state(observed: &Observed, vmid: Vmid, site: &Name) -> Option<Guest
         bridge: option(config.get("net0").unwrap_or_default(), "bridge").unwrap_or_default().to_owned(),
         pci: pci(config).into_iter().map(|(_, mapping)| mapping).collect(),
         tags: tags(config, site),
-        seed: if observed.isos.contains(seed) { seed.to_owned() } else { String::new() },
+        seed: if lost { String::new() } else { seed.to_owned() },
         power: vm.resource.status.clone(),
         ready: !ready.is_empty() && ready == user_data,
         user_data,
+        network,
+        file_system: filled.parse().unwrap_or_else(|_| Size::from_bytes(0)),
+        disks: guest.disks.iter().filter_map(|disk| in_guest(config, disk, &disks)).collect(),
+        waiting: vm.waiting.clone(),
+    })
+}
+
+/// Says how a guest has a data disk: none where it is in none of its slots.
+fn in_guest(config: &Config, disk: &WantedDisk, set_up: &BTreeMap<String, String>) -> Option<(String, String)> {
+    let (_, drive) = slot(config, disk.vmid)?;
+    let (name, size) = (disk.mounted.name.as_str(), disk_size(drive).to_string());
+    let how = set_up.get(name).filter(|how| how.split(' ').next() == Some(size.as_str()));
+    Some((name.to_owned(), how.cloned().unwrap_or_else(|| format!("{size}, not set up"))))
+}
+
+/// Returns the slot of a configuration that has a volume of this VM: its key and its text.
+pub fn slot(config: &Config, owner: Vmid) -> Option<(&str, &str)> {
+    let virtio = |key: &str| key.strip_prefix("virtio").is_some_and(|n| n.parse::<u8>().is_ok());
+    let all = config.values.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    all.into_iter().find(|(key, value)| virtio(key) && owned(value, owner))
+}
+
+fn owned(drive: &str, owner: Vmid) -> bool {
+    file_name(drive.split(',').next().unwrap_or_default()).starts_with(&format!("vm-{owner}-disk-"))
+}
+
+/// Returns the volume that a data disk's VM owns, in use there or not.
+pub fn volume(config: &Config, owner: Vmid) -> Option<(&str, &str)> {
+    let all = config.values.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let (key, value) = all.into_iter().find(|(key, value)| *key != "description" && owned(value, owner))?;
+    Some((key, value.split(',').next().unwrap_or_default()))
+}
+
+fn config_of(observed: &Observed, vmid: Vmid) -> Option<&Config> {
+    observed.vms.get(&vmid.into())?.config.as_ref()
+}
+
+/// Tells whether a data disk is there and in no slot of its guest, so that only its storage knows its size.
+fn is_loose(observed: &Observed, disk: &WantedDisk, guest: &WantedGuest) -> bool {
+    let held = config_of(observed, guest.vmid).is_some_and(|config| slot(config, disk.vmid).is_some());
+    config_of(observed, disk.vmid).is_some() && !held
+}
+
+/// Returns a data disk as it is; none where it is not there. Its size is 0 where its volume is gone.
+pub fn disk_state(observed: &Observed, disk: &WantedDisk, guest: &WantedGuest, site: &Name) -> Option<DiskState> {
+    let config = config_of(observed, disk.vmid)?;
+    let kept = volume(config, disk.vmid);
+    let in_guest = config_of(observed, guest.vmid).and_then(|config| slot(config, disk.vmid));
+    let size = match (in_guest, kept) {
+        (Some((_, drive)), _) => disk_size(drive),
+        (None, Some((_, id))) => Size::from_bytes(observed.volumes.get(id).copied().unwrap_or_default()),
+        (None, None) => Size::from_bytes(0),
+    };
+    let unused = kept.is_some_and(|(key, _)| key.starts_with("unused"));
+    Some(DiskState {
+        name: config.get("name").unwrap_or_default().to_owned(),
+        size,
+        tags: tags(config, site),
+        kept: unused && config.number("protection") == Some(1),
     })
 }
 
@@ -207,15 +301,18 @@ fn memory(config: &Config) -> u64 {
 }
 
 /// Returns a drive's size; nothing where it has none.
-fn disk_size(drive: &str) -> Size {
+pub fn disk_size(drive: &str) -> Size {
     let text = option(drive, "size").unwrap_or_default();
     let bytes = || text.parse().unwrap_or_default();
     text.parse().unwrap_or_else(|_| Size::from_bytes(bytes()))
 }
 
+fn is_device(key: &str) -> bool {
+    key.strip_prefix("hostpci").is_some_and(|n| n.parse::<u8>().is_ok())
+}
+
 /// Returns the PCI devices that are passed through, by their keys: mappings by name, others as they stand.
 pub fn pci(config: &Config) -> Vec<(String, String)> {
-    let is_device = |key: &str| key.strip_prefix("hostpci").is_some_and(|n| n.parse::<u8>().is_ok());
     let devices = config.values.iter().filter(|(key, _)| is_device(key));
     devices.map(|(key, value)| (key.clone(), option(value, "mapping").unwrap_or(value).to_owned())).collect()
 }

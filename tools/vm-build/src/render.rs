@@ -5,8 +5,9 @@ use serde_json::Value;
 use site::Name;
 
 use crate::apply::template_form;
+use crate::apply_disk::disk_form;
 use crate::apply_guest::mark_of;
-use crate::wanted::{Wanted, WantedGuest};
+use crate::wanted::{Wanted, WantedDisk, WantedGuest};
 
 /// Writes a host's templates and guests.
 pub fn render(site: &Name, wanted: &Wanted) -> Vec<Rendered> {
@@ -15,6 +16,11 @@ pub fn render(site: &Name, wanted: &Wanted) -> Vec<Rendered> {
         let form = template_form(wanted, template, site);
         let text = form.iter().map(|(key, value)| line(key, value)).collect();
         all.push(Rendered { place: wanted.template_address(&template.name).to_string(), text });
+    }
+    for disk in wanted.disks() {
+        let form = disk_form(wanted, disk, site);
+        let text = form.iter().map(|(key, value)| line(key, value)).collect();
+        all.push(Rendered { place: wanted.disk_address(disk).to_string(), text });
     }
     for guest in &wanted.guests {
         let address = wanted.guest_address(&guest.name);
@@ -46,8 +52,16 @@ fn config(site: &Name, wanted: &Wanted, guest: &WantedGuest) -> String {
         line("ide2", &format!("{}:iso/{},media=cdrom", wanted.storage, state.seed)),
     ];
     let devices = state.pci.iter().enumerate();
+    let disks = guest.disks.iter().enumerate();
+    lines.extend(disks.map(|(number, disk)| line(&format!("virtio{number}"), &disk_line(disk))));
     lines.extend(devices.map(|(number, mapping)| line(&format!("hostpci{number}"), &format!("mapping={mapping}"))));
     lines.concat()
+}
+
+/// Writes a data disk's drive, whose volume's name is only known when it is made.
+fn disk_line(disk: &WantedDisk) -> String {
+    let WantedDisk { vmid, mounted, state, .. } = disk;
+    format!("the volume of VM {vmid},serial={},size={}", mounted.name, state.size)
 }
 
 /// Writes one key; the further lines of a value are set in.

@@ -37,6 +37,11 @@ impl Seed {
         &self.digest
     }
 
+    /// Returns the digest of the network's configuration alone, short: what a running guest can't take up.
+    pub fn network(&self) -> String {
+        Digest::of(&self.network_config).short()
+    }
+
     /// Writes the volume that the guest finds it on. The same seed gives the same bytes.
     pub fn iso(&self) -> Vec<u8> {
         let files = [

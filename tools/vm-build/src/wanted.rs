@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result};
 use converge::{Address, Failure};
 use image::DiskImage;
 use serde::Serialize;
-use site::{Guest, Host, Name, Site, Size, Template, Vmid};
+use site::{DataDisk, Guest, Host, Name, OnChange, Site, Size, Template, Vmid};
 
+use crate::inside::Mounted;
 use crate::mark;
 use crate::seed::Seed;
 
@@ -68,6 +69,50 @@ pub struct GuestState {
     pub power: String,
     /// Whether it was seen up and well with this seed.
     pub ready: bool,
+    /// The digest of its network's configuration, short.
+    pub network: String,
+    /// The size that its system disk's file system was seen to fill.
+    pub file_system: Size,
+    /// Its data disks by name: their size, and where they were seen mounted.
+    pub disks: BTreeMap<String, String>,
+    /// Settings that somebody else's change left waiting for the next start.
+    pub waiting: Vec<String>,
+}
+
+/// A data disk as it shall be, or as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DiskState {
+    /// The name of the VM that owns it.
+    pub name: String,
+    /// Its size.
+    pub size: Size,
+    /// The tags.
+    pub tags: String,
+    /// Whether its VM is protected and has it in no slot, so that it can't be run with it.
+    pub kept: bool,
+}
+
+/// A data disk to be.
+#[derive(Clone, Debug)]
+pub struct WantedDisk {
+    /// Its guest.
+    pub guest: Name,
+    /// The number of the VM that owns it.
+    pub vmid: Vmid,
+    /// As its guest shall have it.
+    pub mounted: Mounted,
+    /// As it shall be.
+    pub state: DiskState,
+}
+
+impl WantedDisk {
+    /// Returns how a guest's mark and state speak of a disk of some size that is set up as wanted.
+    pub fn shown(&self, size: Size) -> String {
+        match &self.mounted.mount {
+            Some(mount) => format!("{size} at {mount}"),
+            None => size.to_string(),
+        }
+    }
 }
 
 /// A guest to be.
@@ -81,6 +126,10 @@ pub struct WantedGuest {
     pub template: Vmid,
     /// Its seed.
     pub seed: Seed,
+    /// What a changed seed does to it.
+    pub on_change: OnChange,
+    /// Its data disks.
+    pub disks: Vec<WantedDisk>,
     /// As it shall be.
     pub state: GuestState,
 }
@@ -106,7 +155,17 @@ impl Wanted {
     /// Returns the VMIDs of its templates and guests.
     pub fn numbers(&self) -> impl Iterator<Item = Vmid> {
         let templates = self.templates.iter().map(|template| template.vmid);
-        templates.chain(self.guests.iter().map(|guest| guest.vmid))
+        templates.chain(self.guests.iter().map(|guest| guest.vmid)).chain(self.disks().map(|disk| disk.vmid))
+    }
+
+    /// Returns all data disks.
+    pub fn disks(&self) -> impl Iterator<Item = &WantedDisk> {
+        self.guests.iter().flat_map(|guest| &guest.disks)
+    }
+
+    /// Returns a data disk's address.
+    pub fn disk_address(&self, disk: &WantedDisk) -> Address {
+        Address::new(["disk", self.host.as_str(), disk.guest.as_str(), disk.mounted.name.as_str()])
     }
 
     /// Returns a template's address.
@@ -186,6 +245,8 @@ fn wanted_guest(site: &Site, name: &Name, guest: &Guest, images: &BTreeMap<Name,
         authorized_keys: _,
         pending_keys: _,
         user_data: _,
+        on_change,
+        disks,
         pci,
     } = guest;
     let template =
@@ -197,6 +258,8 @@ fn wanted_guest(site: &Site, name: &Name, guest: &Guest, images: &BTreeMap<Name,
         return Err(Failure::config(what).hint(format!("give it at least disk = \"{least}\"")).into());
     }
     let seed = Seed::of(name, guest, &site.network)?;
+    let disks: Vec<WantedDisk> = disks.iter().map(|(disk, data)| wanted_disk(site, name, disk, data)).collect();
+    let shown = disks.iter().map(|disk| (disk.mounted.name.to_string(), disk.shown(disk.state.size)));
     let state = GuestState {
         name: name.to_string(),
         template: image.file.sha256.to_string(),
@@ -211,8 +274,21 @@ fn wanted_guest(site: &Site, name: &Name, guest: &Guest, images: &BTreeMap<Name,
         seed: mark::seed_file(name, *vmid, seed.digest()),
         power: "running".to_owned(),
         ready: true,
+        network: seed.network(),
+        file_system: *disk,
+        disks: shown.collect(),
+        waiting: Vec::new(),
     };
-    Ok(WantedGuest { name: name.clone(), vmid: *vmid, template: template.vmid, seed, state })
+    let (name, template) = (name.clone(), template.vmid);
+    Ok(WantedGuest { name, vmid: *vmid, template, seed, on_change: *on_change, disks, state })
+}
+
+fn wanted_disk(site: &Site, guest: &Name, name: &Name, DataDisk { vmid, size, mount }: &DataDisk) -> WantedDisk {
+    // A VM's name is a DNS name, so its label ends after 63 characters; a disk's name has up to 20.
+    let stem: String = guest.as_str().chars().take(42).collect();
+    let state = DiskState { name: format!("{stem}-{name}"), size: *size, tags: mark::tags(&site.name), kept: true };
+    let mounted = Mounted { name: name.clone(), size: *size, mount: mount.clone() };
+    WantedDisk { guest: guest.clone(), vmid: *vmid, mounted, state }
 }
 
 /// Refuses guests that nobody could log in to: nothing could be set up on them.

@@ -37,7 +37,7 @@ fn vm(number: u32, status: &str, values: &[(&str, &str)]) -> (u32, Vm) {
         tags: values.get("tags").cloned().unwrap_or_default(),
         ..Resource::default()
     };
-    (number, Vm { resource, config: Some(Config { digest: String::new(), values }) })
+    (number, Vm { resource, config: Some(Config { digest: String::new(), values }), ..Vm::default() })
 }
 
 /// Returns the whole lab as it is when nothing is to be done.
@@ -51,7 +51,14 @@ fn converged(wanted: &Wanted) -> Observed {
     let mut observed = Observed { vms: [vm(9001, "stopped", &template)].into(), ..Observed::default() };
     for guest in &wanted.guests {
         let user_data = guest.seed.digest().to_string();
-        let mark = Mark::Guest { template: image.clone(), ready: user_data.clone(), user_data };
+        let mark = Mark::Guest {
+            template: image.clone(),
+            ready: user_data.clone(),
+            user_data,
+            network: guest.seed.network(),
+            filled: "6G".into(),
+            disks: BTreeMap::new(),
+        };
         let number = u32::from(guest.vmid);
         let disk = format!("local:9001/base-9001-disk-0.qcow2/{number}/vm-{number}-disk-0.qcow2,size=6G");
         let drive = format!("local:iso/{},media=cdrom,size=374K", guest.state.seed);
@@ -112,8 +119,8 @@ fn everything_is_made_where_nothing_is_templates_first() {
     let guest = format!(
         "+ vm/pve1/vm-intranet\n    name: vm-intranet\n    template: {}\n    cores: 2\n    memory: 1G\n    disk: 6G\n    \
          onboot: true\n    bridge: vmbr0\n    pci: []\n    tags: hearth;hearth-site-lab\n    user_data: {}\n    seed: {}\n    \
-         power: running\n    ready: true",
-        state.template, state.user_data, state.seed
+         power: running\n    ready: true\n    network: {}\n    file_system: 6G\n    disks: {{}}\n    waiting: []",
+        state.template, state.user_data, state.seed, state.network
     );
     assert_eq!(diff.steps[1].change.to_string(), guest);
 }
@@ -129,10 +136,10 @@ fn each_field_differs_by_itself_and_says_what_it_costs() {
         ("memory", "current=512", format!("memory: 512M → 1G{reboots}")),
         ("onboot", "0", "onboot: false → true\n".to_owned()),
         ("tags", "hearth", "tags: hearth → hearth;hearth-site-lab\n".to_owned()),
-        ("scsi0", "local:101/vm-101-disk-0.qcow2,size=2G", format!("disk: 2G → 6G{reboots}")),
+        ("scsi0", "local:101/vm-101-disk-0.qcow2,size=2G", "disk: 2G → 6G\n".to_owned()),
         ("net0", "virtio=BC:24:11:00:00:01,bridge=vmbr1", format!("bridge: vmbr1 → vmbr0{reboots}")),
         ("hostpci0", "mapping=igpu,pcie=1", format!("pci: [\"igpu\"] → []{reboots}")),
-        ("ide2", "none,media=cdrom", format!("seed:  → {seed}{reboots}")),
+        ("ide2", "none,media=cdrom", format!("seed:  → {seed}\n")),
     ];
     for (key, value, wanted) in cases {
         let mut observed = converged(&lab());
@@ -160,7 +167,7 @@ fn a_container_a_vm_elsewhere_and_a_thing_of_the_other_kind_are_in_the_way() {
         node: "pve1".into(),
         ..Resource::default()
     };
-    observed.vms.insert(101, Vm { resource: container, config: None });
+    observed.vms.insert(101, Vm { resource: container, ..Vm::default() });
     assert_eq!(
         refusal(&observed),
         "error: vm/pve1/vm-intranet: VMID 101 is taken by container 'dns' on node pve1 (no tags), not made by this site\n  \

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helper fails its test by panicking")]
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod support;
 
 use std::time::Duration;
@@ -77,10 +78,10 @@ fn more_memory_reboots_that_guest_only() {
     guest.disk = "8G".parse().unwrap();
     assert_eq!(
         lab.plan().unwrap(),
-        "~ vm/pve1/vm-intranet\n    memory: 1G → 2G\n    disk: 6G → 8G\n    reboots vm-intranet\n"
+        "~ vm/pve1/vm-intranet\n    memory: 1G → 2G\n    disk: 6G → 8G\n    file_system: 6G → 8G\n    reboots vm-intranet\n"
     );
     assert_eq!(lab.apply(&[]).unwrap(), 1);
-    assert_eq!(lab.asked(), ["wait vm-intranet"]);
+    assert_eq!(lab.asked(), ["settle vm-intranet 8G", "wait vm-intranet"]);
     assert_eq!(lab.config(101)["memory"], "2048");
     assert_eq!(lab.plan().unwrap(), "");
 }
@@ -196,7 +197,14 @@ fn a_run_killed_after_the_clone_is_finished() {
         tool.apply(cx, &plan.steps[0]).unwrap();
     });
     let image = lab.disks.lock().unwrap()[&name("debian-13")].file.sha256.to_string();
-    let mark = Mark::Guest { template: image, user_data: "x".into(), ready: String::new() };
+    let mark = Mark::Guest {
+        template: image,
+        user_data: "x".into(),
+        ready: String::new(),
+        network: String::new(),
+        filled: String::new(),
+        disks: Default::default(),
+    };
     let form = Form::new().set("name", "vm-intranet").set("description", mark.describe(&name("lab")));
     lab.client().node("pve1").vm(vmid(9001)).clone_to(vmid(101), form, TASK).unwrap();
     let plan = lab.plan().unwrap();
@@ -224,7 +232,7 @@ fn a_guest_that_did_not_get_well_is_not_done() {
     *lab.log.sick.lock().unwrap() = Some(name("vm-extranet"));
     let error = lab.apply(&[]).unwrap_err();
     assert!(format!("{error:#}").contains("vm-extranet: cloud-init said: no"), "{error:#}");
-    assert_eq!(lab.plan().unwrap(), "~ vm/pve1/vm-extranet\n    ready: false → true\n");
+    assert_eq!(lab.plan().unwrap(), "~ vm/pve1/vm-extranet\n    ready: false → true\n    file_system: 0 → 6G\n");
     *lab.log.sick.lock().unwrap() = None;
     assert_eq!(lab.apply(&[]).unwrap(), 1);
     assert_eq!(lab.plan().unwrap(), "");
@@ -257,7 +265,7 @@ fn a_guest_moves_to_another_template_only_with_consent() {
     (template.vmid, template.image) = (vmid(9002), name("debian-14"));
     lab.site.templates.insert(name("debian-14"), template);
     lab.site.guests[&name("vm-extranet")].template = name("debian-14");
-    assert!(lab.plan().unwrap().contains("LOSES DATA of vm-extranet"));
+    assert!(lab.plan().unwrap().contains("LOSES DATA of the system disk of vm-extranet (6G)"));
     assert_eq!(converge::reason(&lab.apply(&[]).unwrap_err()), Reason::Refused);
     assert_eq!(lab.apply(&["vm/pve1/vm-extranet"]).unwrap(), 2);
     assert_eq!(lab.asked(), ["forget vm-extranet", "wait vm-extranet"]);

@@ -28,6 +28,9 @@ pub(super) async fn answer(server: Arc<Server>, request: Request<Incoming>) -> A
     if !matches!(*request.method(), Method::GET | Method::POST | Method::PUT | Method::DELETE) {
         return bare(&ApiError::empty(501, &format!("method '{verb}' not available")));
     }
+    if !server.gate.passes(&verb) {
+        return bare(&ApiError::plain(500, "the gate is shut", "the gate is shut"));
+    }
     let (form, path) = match route(request.uri().path()) {
         Ok(route) => route,
         Err(error) => return bare(&error),

@@ -5,6 +5,7 @@ pub(crate) mod cloudinit;
 pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod drives;
+mod hotplug;
 pub(crate) mod power;
 mod qemu;
 pub(crate) mod qmp;

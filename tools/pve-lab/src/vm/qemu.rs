@@ -175,7 +175,8 @@ fn disks(server: &Server, config: &Config) -> Result<Vec<String>> {
     Ok(args)
 }
 
-fn backend(server: &Server, key: &str, drive: &Drive) -> Result<String> {
+/// Returns the half of a drive that is the host's.
+pub(super) fn backend(server: &Server, key: &str, drive: &Drive) -> Result<String> {
     let mut text = format!("if=none,id=drive-{key}");
     if drive.is_cdrom() {
         text += ",media=cdrom,readonly=on";

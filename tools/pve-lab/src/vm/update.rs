@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::config::{self, Config, IMMEDIATE};
 use super::create::vmid;
 use super::drives::{self, Drive};
-use super::{Guest, power, qmp};
+use super::{Guest, hotplug, power, qmp};
 use crate::auth::Identity;
 use crate::error::{ApiError, Result};
 use crate::schema::Params;
@@ -142,6 +142,11 @@ fn apply(server: &Server, vmid: u32, change: Change, log: Option<&Log>) -> Resul
 
 /// Checks a change against the guest before anything is made.
 fn check(server: &Server, guest: &Guest, change: &Change) -> Result<()> {
+    let disk = |key: &&String| drives::is_drive(key) || drives::is_unused(key);
+    let protected = guest.config.get("protection").is_some_and(|on| on == "1");
+    if let Some(key) = change.delete.iter().find(disk).filter(|_| protected) {
+        return Err(ApiError::failed(format!("can't remove drive '{key}' - protection mode enabled")));
+    }
     let effective = guest.effective();
     for (key, value) in change.set.iter().filter(|(key, _)| drives::is_drive(key)) {
         let drive = Drive::parse(server, key, value)?;
@@ -189,18 +194,28 @@ fn add_to_boot(server: &Server, guest: &mut Guest, key: &str, drive: &Drive) {
 /// Makes pending changes so: all of a stopped guest's, of a running one's those that need no restart.
 pub(crate) fn settle(server: &Server, vmid: u32, guest: &mut Guest, force: bool) -> Result<()> {
     let running = power::is_running(server, vmid)?;
-    let now = |key: &str| !running || IMMEDIATE.contains(&key) || drives::is_unused(key);
-    let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut guest.delete).into_iter().partition(|key| now(key));
+    let before = guest.config.clone();
+    let hot = |key: &str, new: Option<&str>| running && hotplug::can(server, &before, key, new);
+    let now =
+        |key: &str, new: Option<&str>| !running || IMMEDIATE.contains(&key) || drives::is_unused(key) || hot(key, new);
+    let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut guest.delete).into_iter().partition(|key| now(key, None));
     guest.delete = kept;
     for key in gone {
         if let Some(text) = guest.config.remove(&key) {
+            if hot(&key, None) {
+                hotplug::change(server, vmid, &before, &key, None)?;
+            }
             detach(server, vmid, guest, &key, &text, force)?;
         }
     }
-    let (set, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut guest.pending).into_iter().partition(|(key, _)| now(key));
+    let (set, kept): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut guest.pending).into_iter().partition(|(key, value)| now(key, Some(value)));
     // A value that is so already is not pending.
     guest.pending = kept.into_iter().filter(|(key, value)| guest.config.get(key) != Some(value)).collect();
     for (key, value) in set {
+        if hot(&key, Some(&value)) {
+            hotplug::change(server, vmid, &before, &key, Some(&value))?;
+        }
         let new = if drives::is_drive(&key) { Drive::parse(server, &key, &value)?.volume() } else { None };
         if let Some(volume) = new {
             let id = volume.id();

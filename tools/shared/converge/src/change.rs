@@ -142,10 +142,10 @@ impl fmt::Display for Change {
     }
 }
 
-type Difference = (String, Option<String>, Option<String>);
+pub(crate) type Difference = (String, Option<String>, Option<String>);
 
 /// Lists what differs between two values: by key where both are tables or one is missing, else as a whole.
-fn differences(before: &serde_json::Value, after: &serde_json::Value) -> Vec<Difference> {
+pub(crate) fn differences(before: &serde_json::Value, after: &serde_json::Value) -> Vec<Difference> {
     use serde_json::Value::{Null, Object};
     let empty = serde_json::Map::new();
     let (old, new) = match (before, after) {

@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::event::{Console, Event, Events, JsonLines};
 use crate::failure::{self, Failure, Reason};
 use crate::lock::Lock;
-use crate::{Tool, engine, exit, hold, stop};
+use crate::{Tool, engine, exit, hold, saved, stop};
 
 /// The options that every sub-command of every tool takes.
 #[derive(Args, Clone, Debug)]
@@ -253,8 +253,7 @@ fn plan(tool: &dyn Tool, cx: &Context<'_>, out: Option<&Path>) -> Result<u8> {
     let plan = engine::observe_plan(cx, tool)?;
     announce(cx, &plan);
     if let Some(path) = out {
-        let text = serde_json::to_vec_pretty(&plan)?;
-        store::files::write_atomic(path, text, 0o600).with_context(|| format!("can't write {}", path.display()))?;
+        saved::write(path, &plan)?;
     }
     Ok(if plan.steps.is_empty() { exit::OK } else { exit::CHANGES_PENDING })
 }
@@ -274,9 +273,10 @@ fn announce(cx: &Context<'_>, plan: &Plan) {
 fn apply(tool: &dyn Tool, cx: &Context<'_>, file: Option<(&Path, &Plan)>, consent: &Consent) -> Result<u8> {
     let plan = engine::observe_plan(cx, tool)?;
     if let Some((path, saved)) = file {
-        unmoved(&plan, saved, path)?;
+        saved::unmoved(path, saved, &plan)?;
     }
     announce(cx, &plan);
+    saved::known(&consent.allow, [&plan])?;
     if plan.steps.is_empty() {
         return Ok(exit::OK);
     }
@@ -310,15 +310,6 @@ fn saved(tool: &dyn Tool, site: &Site, path: &Path) -> Result<Plan> {
         site.name
     );
     Err(Failure::config(message).hint(make).into())
-}
-
-/// Refuses where a saved plan is not what would be planned now.
-fn unmoved(now: &Plan, saved: &Plan, path: &Path) -> Result<()> {
-    if saved.digest() == now.digest() {
-        return Ok(());
-    }
-    let message = format!("reality has moved since {} was made: it is not what would be planned now", path.display());
-    Err(Failure::refused(message).hint("plan again, read it, apply that").into())
 }
 
 /// Refuses where the hosts were changed between the look and the lock: what was agreed to is not what would be done.

@@ -12,6 +12,7 @@ pub mod exit;
 mod failure;
 mod hold;
 mod lock;
+pub mod saved;
 pub mod stop;
 
 pub use change::{Address, Change, Impact, Kind, Plan, Step};

@@ -53,6 +53,7 @@ pub struct Volume {
     #[serde(deserialize_with = "number")]
     pub size: Option<u64>,
     /// The volume that it is a linked clone of.
+    #[serde(deserialize_with = "plain")]
     pub parent: String,
 }
 
@@ -124,6 +125,11 @@ fn text(value: &Value) -> Option<String> {
 
 fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(text(&Value::deserialize(deserializer)?))
+}
+
+/// Takes a text that may be null, as a list of images has it for those that stand on nothing.
+fn plain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(scalar(deserializer)?.unwrap_or_default())
 }
 
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {

@@ -213,8 +213,36 @@ pub struct Guest {
     /// More cloud-config (YAML), merged over Hearth's own at the top level.
     #[serde(skip)]
     pub user_data: Option<PathBuf>,
+    /// What is done when what cloud-init is told has changed.
+    pub on_change: OnChange,
+    /// Its data disks, which outlive it.
+    pub disks: IndexMap<Name, DataDisk>,
     /// PCI mappings passed through, by their names in the cluster.
     pub pci: Vec<String>,
+}
+
+/// What is done to a guest when its user-data has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnChange {
+    /// cloud-init runs again in the running guest.
+    Reapply,
+    /// The guest reboots, and cloud-init runs again as it boots.
+    #[default]
+    Restart,
+    /// The guest is deleted and made anew; its data disks stay.
+    Recreate,
+}
+
+/// A disk that outlives its guest (`[guests.NAME.disks.DISK]`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DataDisk {
+    /// The number that owns the volume: a VM that never runs.
+    pub vmid: Vmid,
+    /// Its size.
+    pub size: Size,
+    /// Where the guest mounts it; without one no file system is made either.
+    pub mount: Option<AbsolutePath>,
 }
 
 /// A compose project (`[stacks.NAME]`).

@@ -15,6 +15,7 @@ use store::{Digest, Store};
 use vm_build::VmBuild;
 use vm_build::guests::Guests;
 use vm_build::images::Images;
+use vm_build::inside::Inside;
 
 pub fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -51,6 +52,17 @@ impl Guests for Log {
     fn wait(&self, _: &Context<'_>, name: &Name, _: &Digest) -> Result<()> {
         self.lines.lock().unwrap().push(format!("wait {name}"));
         anyhow::ensure!(self.sick.lock().unwrap().as_ref() != Some(name), "{name}: cloud-init said: no");
+        Ok(())
+    }
+
+    fn reapply(&self, _: &Context<'_>, name: &Name, _: &Digest) -> Result<()> {
+        self.lines.lock().unwrap().push(format!("reapply {name}"));
+        Ok(())
+    }
+
+    fn settle(&self, _: &Context<'_>, name: &Name, inside: &Inside) -> Result<()> {
+        let disks = inside.disks.iter().map(|disk| format!(" {} {}", disk.name, disk.size)).collect::<String>();
+        self.lines.lock().unwrap().push(format!("settle {name} {}{disks}", inside.disk));
         Ok(())
     }
 }
@@ -144,6 +156,33 @@ impl Lab {
         lines
     }
 
+    /// What there is when a run is over: every VM's configuration, less what is made by chance, and every file of a storage.
+    pub fn census(&self) -> BTreeMap<String, String> {
+        let client = self.client();
+        let node = client.node("pve1");
+        let mut all = BTreeMap::new();
+        for resource in client.resources("vm").unwrap() {
+            let number = u32::try_from(resource.vmid.unwrap()).unwrap();
+            all.insert(format!("{number} power"), resource.status);
+            for (key, value) in self.config(number) {
+                let chance = matches!(key.as_str(), "vmgenid" | "smbios1" | "meta");
+                let value = if key == "net0" { "a card".to_owned() } else { value };
+                if !chance {
+                    all.insert(format!("{number} {key}"), value);
+                }
+            }
+            for one in node.vm(vmid(number)).pending().unwrap() {
+                assert!(one.pending.is_none() && one.delete.is_none(), "{number}: {one:?}");
+            }
+        }
+        for kind in ["iso", "images", "import"] {
+            for volume in node.content("local", kind).unwrap() {
+                all.insert(volume.volid, format!("{:?}", volume.size));
+            }
+        }
+        all
+    }
+
     pub fn isos(&self) -> Vec<String> {
         let volumes = self.client().node("pve1").content("local", "iso").unwrap();
         let mut names: Vec<String> = volumes.into_iter().map(|volume| volume.volid).collect();
@@ -182,6 +221,8 @@ pub fn site(url: &str, folder: &std::path::Path) -> Site {
         authorized_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7k7Fz0 lab: the key # of the lab".into()],
         pending_keys: Vec::new(),
         user_data: None,
+        on_change: Default::default(),
+        disks: Default::default(),
         pci: Vec::new(),
     };
     Site {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 
-use crate::model::{Guest, Host, Ssh, Template};
+use crate::model::{DataDisk, Guest, Host, OnChange, Ssh, Template};
 use crate::names::{Name, Size, Vmid};
 use crate::read::{accept, hosts};
 use crate::reader::{At, Reader};
@@ -48,6 +48,8 @@ pub(crate) fn guest(name: &Name, reader: &mut Reader<'_>, all_hosts: &IndexMap<N
     let onboot = if reader.entry("onboot").is_some() { reader.optional("onboot") } else { Some(true) };
     let (authorized_keys, pending_keys) = keys(reader);
     let user_data = user_data(reader);
+    let on_change = on_change(reader);
+    let disks = reader.named("disks", "data disk", data_disk);
     let pci = pci(reader);
     let user = user(reader);
     let ssh = ssh(reader, user, host.as_ref().and_then(|host| all_hosts.get(host)));
@@ -64,6 +66,8 @@ pub(crate) fn guest(name: &Name, reader: &mut Reader<'_>, all_hosts: &IndexMap<N
         authorized_keys,
         pending_keys,
         user_data,
+        on_change,
+        disks,
         pci: pci?,
     })
 }
@@ -194,6 +198,37 @@ fn user_data(reader: &mut Reader<'_>) -> Option<PathBuf> {
     }
     reader.scope.input(&path.value);
     Some(path.value)
+}
+
+fn on_change(reader: &mut Reader<'_>) -> OnChange {
+    let Some(given): Option<At<String>> = reader.optional("on_change") else { return OnChange::default() };
+    match given.value.as_str() {
+        "reapply" => OnChange::Reapply,
+        "restart" => OnChange::Restart,
+        "recreate" => OnChange::Recreate,
+        other => {
+            let finding = Finding::at(&given.place, format!("`on_change` of {} is '{other}'", reader.what));
+            let help = "write \"reapply\" (cloud-init runs again), \"restart\" (the guest reboots) or \"recreate\" \
+                        (the guest is made anew)";
+            reader.scope.report(finding.label("unknown").help(help));
+            OnChange::default()
+        }
+    }
+}
+
+/// The longest serial number of a virtio disk (virtio 1.2, 5.2.6.2, `VIRTIO_BLK_T_GET_ID`).
+const SERIAL: usize = 20;
+
+fn data_disk(name: &Name, reader: &mut Reader<'_>) -> Option<DataDisk> {
+    if name.as_str().len() > SERIAL {
+        let finding = Finding::at(&reader.table.place, format!("the name of {} is too long", reader.what));
+        let help = format!("the guest finds the disk by its serial number, which has up to {SERIAL} characters");
+        reader.scope.report(finding.help(help));
+    }
+    let vmid = vmid(reader);
+    let size = size(reader, "size", "`size = \"8G\"`", 1 << 20);
+    let mount = reader.optional("mount");
+    Some(DataDisk { vmid: vmid?, size: size?, mount })
 }
 
 fn pci(reader: &mut Reader<'_>) -> Option<Vec<String>> {
