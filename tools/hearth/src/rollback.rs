@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use converge::cli::{Consent, Session};
 use converge::{Event, Events, Lock};
-use site::Site;
+use site::{Guest, Name, Site};
 use store::Generations;
 
 use crate::build;
@@ -80,19 +80,31 @@ fn since(runs: &[(PathBuf, Run)], number: u64) -> BTreeSet<u64> {
     later.collect()
 }
 
+/// Lets a guest's disks be as large as they have become.
+fn keep_disks(name: &Name, old: &mut Guest, guest: &Guest, stays: &mut Vec<String>) {
+    let host = &guest.host;
+    if old.disk < guest.disk {
+        stays.push(format!("vm/{host}/{name}: its disk of {} was {}, and can't shrink", guest.disk, old.disk));
+        old.disk = guest.disk;
+    }
+    for (disk, data) in &guest.disks {
+        match old.disks.get_mut(disk) {
+            Some(old) if old.size < data.size => {
+                stays.push(format!("disk/{host}/{name}/{disk}: its {} were {}, and can't shrink", data.size, old.size));
+                old.size = data.size;
+            }
+            Some(_) => {}
+            None => stays.push(format!("disk/{host}/{name}/{disk}: it was made later, and nothing is destroyed")),
+        }
+    }
+}
+
 /// Compares a site with a later one: what can't be taken back is said, and left as the later one has it.
 fn keep(site: &mut Site, later: &Site) -> Vec<String> {
     let mut stays = Vec::new();
     for (name, guest) in &later.guests {
         match site.guests.get_mut(name) {
-            Some(old) if old.disk < guest.disk => {
-                stays.push(format!(
-                    "vm/{}/{name}: its disk of {} was {}, and can't shrink",
-                    guest.host, guest.disk, old.disk
-                ));
-                old.disk = guest.disk;
-            }
-            Some(_) => {}
+            Some(old) => keep_disks(name, old, guest, &mut stays),
             None => stays.push(format!("vm/{}/{name}: it was made later, and nothing is deleted", guest.host)),
         }
     }
