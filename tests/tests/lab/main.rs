@@ -13,3 +13,4 @@ mod site;
 #[cfg(feature = "soak")]
 mod soak;
 mod support;
+mod trust;

@@ -43,7 +43,7 @@ pub(crate) fn guest(step: &Step<'_>, guests: &dyn Guests, guest: &WantedGuest, r
     let restarted = configure(step, guest, config)?;
     if restarted || !ready {
         step.say(format!("waiting for {name}"));
-        guests.wait(step.cx, name, seed.digest())?;
+        guests.wait(step.cx, &step.vm(*vmid), name, seed.digest())?;
         let form = Form::new().set("description", description(step, state, true));
         step.api(step.vm(*vmid).set(form, ""))?;
     }
