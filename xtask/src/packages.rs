@@ -12,7 +12,7 @@ use crate::steps::Steps;
 const PACKAGES: &[(&str, &[&str])] = &[
     ("to build the tools", &["gcc", "libc6-dev", "pkg-config", "libssl-dev", "make"]),
     ("to build images", &["debian-archive-keyring", "tar", "util-linux"]),
-    ("for the tests", &["strace", "libfaketime"]),
+    ("for the tests", &["strace", "libfaketime", "openssh-server"]),
     ("for the lab", &["iproute2", "openssh-client"]),
 ];
 

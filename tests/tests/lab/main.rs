@@ -15,4 +15,5 @@ mod site;
 #[cfg(feature = "soak")]
 mod soak;
 mod support;
+mod trust;
 mod vms;

@@ -10,7 +10,7 @@ use converge::{Events, Quiet, stop};
 
 use crate::forward::{self, Used};
 use crate::images::{self, Pins};
-use crate::{difference, gc, generations, rollback, secrets, status};
+use crate::{difference, gc, generations, rollback, secrets, status, trust};
 
 #[derive(Parser, Debug)]
 #[command(name = "hearth", version, about, after_help = EXIT_HELP)]
@@ -84,6 +84,8 @@ enum Verb {
         #[command(subcommand)]
         verb: secrets::Verb,
     },
+    /// Show what hosts prove themselves with, ask, and pin it in pipeline.lock: the first contact.
+    Trust(trust::Wish),
     /// Pin the Debian packages that the images are made of, in pipeline.lock.
     Lock {
         /// Move every pin to the newest version.
@@ -135,5 +137,6 @@ fn dispatch(cli: &Cli, events: &dyn Events) -> Result<u8> {
         // Done above: secrets can be made before the site that names them is whole.
         Verb::Secrets { .. } => Ok(converge::exit::OK),
         Verb::Gc { keep, dry_run } => gc::collect(&session, *keep, *dry_run, json, events),
+        Verb::Trust(wish) => trust::trust(&session, wish, events),
     }
 }

@@ -21,5 +21,6 @@ mod secrets;
 mod stage;
 mod status;
 mod tools;
+mod trust;
 
 pub use pipeline::Pipeline;

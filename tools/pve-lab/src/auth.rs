@@ -1,20 +1,19 @@
-//! Who asks, and whether they may: API tokens, tickets, and the one place where permission is decided.
+//! Who asks: API tokens, passwords, tickets. What they may do then is [`crate::access`]'s.
 
 use std::fs;
 use std::io;
 
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::access::{Access, digest};
 use crate::error::{ApiError, Result};
 use crate::layout::Layout;
 use crate::random;
 
 /// Tickets are good for two hours, as the real server's.
 const TICKET_SECONDS: u64 = 2 * 60 * 60;
-/// The name of the lab's token, and of the only user there is so far.
-pub(crate) const TOKEN_NAME: &str = "hearth";
-const USER: &str = "root@pam";
+/// The one who may do everything; a token of theirs is somebody else.
+pub(crate) const ROOT: &str = "root@pam";
 
 /// Whoever a request comes from.
 #[derive(Clone, Debug)]
@@ -25,7 +24,6 @@ pub(crate) struct Identity {
 
 /// The lab's credentials.
 pub(crate) struct Auth {
-    token_secret: String,
     password: String,
     key: String,
 }
@@ -38,7 +36,7 @@ impl Identity {
 
     /// Returns whether this is root itself: a token of root is not.
     pub(crate) fn is_root(&self) -> bool {
-        self.user == USER && self.token.is_none()
+        self.user == ROOT && self.token.is_none()
     }
 }
 
@@ -53,28 +51,26 @@ pub(crate) struct Credentials<'a> {
 impl Auth {
     /// Reads the lab's credentials.
     pub(crate) fn open(layout: &Layout) -> io::Result<Self> {
-        let line = fs::read_to_string(layout.token())?;
-        let secret = line.trim().split_once('=').map(|(_, secret)| secret.to_owned());
-        let secret = secret.ok_or_else(|| io::Error::other(format!("no token in {}", layout.token().display())))?;
         let password = fs::read_to_string(layout.password())?.trim().to_owned();
         let key = fs::read_to_string(layout.state("ticket.key"))?.trim().to_owned();
-        Ok(Self { token_secret: secret, password, key })
+        Ok(Self { password, key })
     }
 
     /// Finds out who asks.
-    pub(crate) fn identify(&self, given: &Credentials<'_>) -> Result<Identity> {
+    pub(crate) fn identify(&self, access: &Access, given: &Credentials<'_>) -> Result<Identity> {
         let failed = || ApiError::empty(401, "Authentication failed!");
         if let Some(token) = given.authorization.and_then(|header| header.strip_prefix("PVEAPIToken")) {
             let (id, secret) = token.get(1..).and_then(|rest| rest.split_once('=')).ok_or_else(failed)?;
-            let known = id == format!("{USER}!{TOKEN_NAME}") && same(secret, &self.token_secret);
-            let identity = Identity { user: USER.into(), token: Some(TOKEN_NAME.into()) };
-            return known.then_some(identity).ok_or_else(failed);
+            let known = access.state().token(id).is_some_and(|token| same(&digest(secret), &token.digest));
+            let (user, name) = id.split_once('!').ok_or_else(failed)?;
+            return known.then(|| Identity { user: user.into(), token: Some(name.into()) }).ok_or_else(failed);
         }
         let ticket = given.cookie.and_then(|cookie| {
             cookie.split(';').find_map(|part| part.trim().strip_prefix("PVEAuthCookie=")).map(unescape)
         });
         let ticket = ticket.ok_or_else(|| ApiError::empty(401, "No ticket"))?;
         let user = self.ticket_user(&ticket).ok_or_else(failed)?;
+        access.state().enabled(&user).ok_or_else(failed)?;
         if given.writes && !given.csrf.is_some_and(|csrf| self.csrf_valid(&user, csrf)) {
             return Err(ApiError::empty(401, "Permission denied - invalid csrf token"));
         }
@@ -82,15 +78,26 @@ impl Auth {
     }
 
     /// Checks a password, or a still good ticket in its place, and returns the full user name.
-    pub(crate) fn log_in(&self, user: &str, realm: Option<&str>, password: &str) -> Result<String> {
+    pub(crate) fn log_in(&self, access: &Access, user: &str, realm: Option<&str>, password: &str) -> Result<String> {
         let full = match realm {
             Some(realm) if !user.ends_with(&format!("@{realm}")) => format!("{user}@{realm}"),
             _ => user.to_owned(),
         };
-        let good =
-            full == USER && (same(password, &self.password) || self.ticket_user(password).as_deref() == Some(USER));
-        let refused = ApiError { status: 401, message: "authentication failure\n".into(), ..ApiError::default() };
-        if good { Ok(full) } else { Err(refused) }
+        let refused = || ApiError { status: 401, message: "authentication failure\n".into(), ..ApiError::default() };
+        let state = access.state();
+        let known = state.enabled(&full).ok_or_else(refused)?;
+        let own = match (&known.password, full.as_str()) {
+            (Some(digest), _) => same(&self.password_digest(&full, password), digest),
+            (None, ROOT) => same(password, &self.password),
+            (None, _) => false,
+        };
+        let good = own || self.ticket_user(password).as_deref() == Some(full.as_str());
+        if good { Ok(full) } else { Err(refused()) }
+    }
+
+    /// Returns what a user's password is compared by.
+    pub(crate) fn password_digest(&self, user: &str, password: &str) -> String {
+        self.sign(&format!("password:{user}:{password}"))
     }
 
     /// Makes a ticket for a user.
@@ -124,16 +131,6 @@ impl Auth {
         let outer = Sha256::new().chain_update(&self.key).chain_update(inner).finalize();
         outer.iter().map(|byte| format!("{byte:02x}")).collect()
     }
-}
-
-/// Decides whether someone may call a method. Until users and ACLs exist there is only root, and root's token, which
-/// may call everything but what the schema closes to tokens.
-pub(crate) fn authorize(who: &Identity, method: &Value, template: &str) -> Result<()> {
-    if who.token.is_some() && method["allowtoken"] == 0 {
-        let text = format!("URI '{template}' not available with API token, need proper ticket.\n");
-        return Err(ApiError::permission(&text));
-    }
-    Ok(())
 }
 
 fn fresh(time: &str) -> bool {

@@ -35,6 +35,11 @@ impl ApiError {
         Self { status: 403, message: format!("Permission check failed ({text})\n"), ..Self::default() }
     }
 
+    /// Refuses for want of permission, without a word on which.
+    pub(crate) fn no_permission() -> Self {
+        Self { status: 403, message: "Permission check failed\n".into(), ..Self::default() }
+    }
+
     /// Says that a method is not there: status 501.
     pub(crate) fn not_implemented(message: impl Into<String>) -> Self {
         Self { status: 501, message: message.into(), ..Self::default() }

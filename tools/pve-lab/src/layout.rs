@@ -28,9 +28,14 @@ impl Layout {
         self.dir.join("ca.pem")
     }
 
-    /// Returns the file with the API token, one line, mode 0600.
+    /// Returns the file with the API token that the tools use, one line, mode 0600. It has the least privileges.
     pub fn token(&self) -> PathBuf {
         self.dir.join("token")
+    }
+
+    /// Returns the file with a token of root that may do everything, one line, mode 0600: for people and tests.
+    pub fn root_token(&self) -> PathBuf {
+        self.dir.join("root-token")
     }
 
     /// Returns the file with the password of `root@pam`, mode 0600.

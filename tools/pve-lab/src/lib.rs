@@ -7,6 +7,7 @@
 //! In API-only mode ([`Mode::ApiOnly`], [`testing::ApiOnly`]) guests are records: they start and stop in name only, and
 //! a disk is a small file that notes its format and size. Everything else is the same.
 
+mod access;
 mod api;
 mod auth;
 pub mod cli;

@@ -47,7 +47,7 @@ pub fn serve(
     stop: Option<oneshot::Receiver<()>>,
 ) -> io::Result<()> {
     let layout = Layout::new(&options.dir)?;
-    setup::prepare(&layout)?;
+    setup::prepare(&layout, options.release)?;
     let mut server = Server::open(layout.clone(), options.mode, options.release)?;
     if let Some(server) = Arc::get_mut(&mut server) {
         server.slow_refusals = options.slow_refusals;

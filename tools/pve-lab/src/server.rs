@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::access::Access;
 use crate::auth::{Auth, Identity};
 use crate::gate::Gate;
 use crate::layout::Layout;
@@ -30,6 +31,7 @@ pub(crate) struct Server {
     pub(crate) mode: Mode,
     pub(crate) release: Release,
     pub(crate) auth: Auth,
+    pub(crate) access: Access,
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) guests: Guests,
     pub(crate) storages: Storages,
@@ -56,6 +58,7 @@ impl Server {
         let disks = if mode == Mode::Real { Disks::Qemu } else { Disks::Recorded };
         let server = Arc::new(Self {
             auth: Auth::open(&layout)?,
+            access: Access::open(layout.state("access.json"), release)?,
             tasks: Tasks::open(layout.state("tasks"), NODE)?,
             guests: Guests::open(layout.state("qemu"))?,
             storages: Storages::new(layout.clone(), disks),

@@ -1,5 +1,6 @@
 //! What a lab needs once: certificates, token, password, keys.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,22 +17,27 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
 use store::files::write_atomic;
 
+use crate::access::{self, Kind, Line, State};
+use crate::auth::ROOT;
 use crate::lab::net::GATEWAY_ADDRESS;
 use crate::layout::Layout;
 use crate::random;
+use crate::schema::Release;
 use crate::server::NODE;
 
 /// Makes what is missing of the lab's folder; what is there stays.
 ///
 /// # Errors
 /// Whatever the file system or the making of a certificate fails with.
-pub(crate) fn prepare(layout: &Layout) -> io::Result<()> {
+pub(crate) fn prepare(layout: &Layout, release: Release) -> io::Result<()> {
     for folder in [layout.dir().to_owned(), layout.state(""), layout.run(""), layout.storage("local")] {
         fs::create_dir_all(folder)?;
     }
-    secret(&layout.token(), || Ok(format!("root@pam!{}={}", crate::auth::TOKEN_NAME, random::uuid()?)))?;
     secret(&layout.password(), random::hex::<12>)?;
     secret(&layout.state("ticket.key"), random::hex::<32>)?;
+    if !layout.state("access.json").exists() {
+        users(layout, release)?;
+    }
     if !layout.state("server.pem").exists() {
         certificates(layout).map_err(io::Error::other)?;
     }
@@ -40,6 +46,54 @@ pub(crate) fn prepare(layout: &Layout) -> io::Result<()> {
 
 fn secret(path: &Path, make: impl FnOnce() -> io::Result<String>) -> io::Result<()> {
     if path.exists() { Ok(()) } else { write_atomic(path, format!("{}\n", make()?), 0o600) }
+}
+
+/// The role that is enough for Hearth, and who has it. `docs/trust.md` says how the same is made with `pveum`.
+const ROLE: &str = "Hearth";
+const USER: &str = "hearth@pve";
+const TOKEN: &str = "hearth";
+/// Where the role is needed.
+const PATHS: [&str; 3] = ["/sdn/zones/localnetwork/vmbr0", "/storage/local", "/vms"];
+const PRIVILEGES: [&str; 15] = [
+    "Datastore.Allocate",
+    "Datastore.AllocateSpace",
+    "Datastore.AllocateTemplate",
+    "SDN.Use",
+    "VM.Allocate",
+    "VM.Audit",
+    "VM.Clone",
+    "VM.Config.CDROM",
+    "VM.Config.CPU",
+    "VM.Config.Disk",
+    "VM.Config.HWType",
+    "VM.Config.Memory",
+    "VM.Config.Network",
+    "VM.Config.Options",
+    "VM.PowerMgmt",
+];
+
+/// Makes root with a token that may do everything, and a user for Hearth with a token that may do what it needs.
+fn users(layout: &Layout, release: Release) -> io::Result<()> {
+    let agent = if release == Release::V8 { "VM.Monitor" } else { "VM.GuestAgent.FileRead" };
+    let role = PRIVILEGES.into_iter().chain([agent]).map(str::to_owned).collect();
+    let (mut users, mut acl) = (BTreeMap::new(), BTreeMap::new());
+    for (user, name, file, privsep) in
+        [(ROOT, "admin", layout.root_token(), false), (USER, TOKEN, layout.token(), true)]
+    {
+        let secret = random::uuid()?;
+        write_atomic(&file, format!("{user}!{name}={secret}\n"), 0o600)?;
+        let token = access::Token { digest: access::digest(&secret), privsep, ..access::Token::default() };
+        let tokens = [(name.to_owned(), token)].into();
+        users.insert(user.to_owned(), access::User { enable: true, tokens, ..access::User::default() });
+    }
+    for path in PATHS {
+        for (kind, ugid) in [(Kind::User, USER.to_owned()), (Kind::Token, format!("{USER}!{TOKEN}"))] {
+            acl.insert(Line { path: path.into(), kind, ugid, roleid: ROLE.into() }, true);
+        }
+    }
+    let state = State { users, groups: BTreeMap::new(), roles: [(ROLE.to_owned(), role)].into(), acl };
+    // Last, because it is what says that the tokens are there.
+    state.write(&layout.state("access.json"))
 }
 
 /// Makes a certificate authority, lets it sign the server's certificate, and forgets the authority's key.

@@ -22,8 +22,10 @@ pub struct ApiOnly {
     pub url: String,
     /// The certificate authority to trust, as PEM text.
     pub ca_pem: String,
-    /// The API token, as `root@pam!hearth=UUID`.
+    /// The API token of the least privileges, as `hearth@pve!hearth=UUID`.
     pub token: String,
+    /// A token of root that may do everything.
+    pub root_token: String,
     /// The password of `root@pam`.
     pub password: String,
     /// The lab's folder.
@@ -81,6 +83,7 @@ impl ApiOnly {
             url: format!("https://{address}"),
             ca_pem: fs::read_to_string(layout.ca())?,
             token: fs::read_to_string(layout.token())?.trim().to_owned(),
+            root_token: fs::read_to_string(layout.root_token())?.trim().to_owned(),
             password: fs::read_to_string(layout.password())?.trim().to_owned(),
             dir: dir.to_owned(),
             gate,

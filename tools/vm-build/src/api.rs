@@ -8,6 +8,8 @@ use converge::{Failure, Reason};
 use pve::Client;
 use site::{Name, Site};
 
+use crate::rights;
+
 /// One client a host, opened when first asked for.
 #[derive(Debug, Default)]
 pub struct Clients(Mutex<BTreeMap<Name, Arc<Client>>>);
@@ -39,12 +41,20 @@ pub fn explain(host: &Name, error: pve::Error) -> anyhow::Error {
     let (reason, hint) = if error.is_unreachable() {
         (Reason::Unreachable, None)
     } else if error.is_certificate() {
-        let hint = format!("if {host} was set up anew, pin its new certificate; otherwise someone is in between");
+        let hint = format!(
+            "if {host} has got a new certificate, compare it there (pvenode cert info), then: hearth trust {host} \
+             --replace, or change what the inventory pins; otherwise someone is in between"
+        );
         (Reason::Refused, Some(hint))
+    } else if error.is_unpinned() {
+        (Reason::Config, Some(format!("look at it and pin it with: hearth trust {host}")))
     } else if error.is_setup() {
         (Reason::Config, None)
+    } else if let Some((path, privilege)) = error.missing() {
+        let hint = rights::mend(&[(path.to_owned(), privilege.to_owned())]);
+        (Reason::Refused, Some(hint))
     } else if error.is_denied() {
-        (Reason::Failed, Some(format!("look at the API token of {host} and what it may do")))
+        (Reason::Refused, Some(format!("look at the API token of {host} and what it may do (docs/trust.md)")))
     } else {
         return anyhow::Error::new(error).context(format!("the API of {host} failed"));
     };

@@ -46,13 +46,13 @@ pub(crate) fn guest(step: &Step<'_>, guests: &dyn Guests, guest: &WantedGuest, r
     let done = configure(step, guest, config)?;
     if done.started {
         step.say(format!("waiting for {name}"));
-        guests.wait(step.cx, name, seed.digest())?;
+        guests.wait(step.cx, &step.vm(*vmid), name, seed.digest())?;
     } else if !done.ready && *on_change == OnChange::Reapply {
         step.say(format!("running cloud-init again in {name}"));
         guests.reapply(step.cx, name, seed.digest())?;
     } else if !done.ready {
         step.say(format!("waiting for {name}"));
-        guests.wait(step.cx, name, seed.digest())?;
+        guests.wait(step.cx, &step.vm(*vmid), name, seed.digest())?;
     }
     // A guest's first boot fills its disk by itself.
     let filled = done.now.file_system == state.file_system || (done.started && done.now.file_system.bytes() == 0);

@@ -1,16 +1,24 @@
-//! What is done inside a guest: it is waited for, cloud-init runs again, disks are taken up.
+//! What is done inside a guest: its SSH host key is asked for, it is waited for, cloud-init runs again, disks are taken up.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use converge::{Context, Event};
+use converge::{Context, Event, Failure};
+use pve::Vm;
+use remote::HostKey;
 use site::Name;
 use store::Digest;
 
+use crate::api::explain;
 use crate::inside::{self, Inside};
 
 /// How long a guest may take until it lets us in. Under emulation on a busy machine a boot takes minutes.
 const LOGIN: Duration = Duration::from_secs(900);
+/// How long its agent may take to tell its host key, which cloud-init makes at the first boot.
+const KEY: Duration = Duration::from_secs(900);
+/// Where the key is; every sshd since 2014 has one of this kind.
+const KEY_FILE: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
 /// How long cloud-init may take from there.
 const CLOUD_INIT: Duration = Duration::from_secs(900);
 /// How long file systems may take to be made and to grow.
@@ -24,11 +32,12 @@ pub trait Guests: Send + Sync {
     /// Where the pinned keys can't be changed.
     fn forget(&self, cx: &Context<'_>, name: &Name) -> Result<()>;
 
-    /// Waits until a guest that was just started lets us in and has taken up its seed.
+    /// Waits until a guest that was just started lets us in and has taken up its seed. `vm` is it at the API: where no
+    /// host key is pinned for the guest, its agent is asked for it there.
     ///
     /// # Errors
     /// Where it does not in time, or where cloud-init failed: then with cloud-init's own words.
-    fn wait(&self, cx: &Context<'_>, name: &Name, seed: &Digest) -> Result<()>;
+    fn wait(&self, cx: &Context<'_>, vm: &Vm<'_>, name: &Name, seed: &Digest) -> Result<()>;
 
     /// Has cloud-init take up a seed in a guest that runs, without a reboot.
     ///
@@ -52,7 +61,15 @@ impl Guests for OverSsh {
         Ok(cx.fleet.forget_key(name)?)
     }
 
-    fn wait(&self, cx: &Context<'_>, name: &Name, seed: &Digest) -> Result<()> {
+    fn wait(&self, cx: &Context<'_>, vm: &Vm<'_>, name: &Name, seed: &Digest) -> Result<()> {
+        if cx.fleet.pinned_keys(name)?.is_empty() {
+            let host = cx.site.guests.get(name).map_or(name, |guest| &guest.host);
+            let key = told_key(vm, host, name, KEY)?;
+            cx.fleet.pin_key(name, &key)?;
+            let fingerprint = key.fingerprint();
+            let message = format!("{name}: its agent tells the SSH host key {fingerprint}; it is pinned");
+            cx.events.emit(&Event::Note { message });
+        }
         cx.fleet.forget(name);
         let host =
             cx.fleet.wait(name, LOGIN).with_context(|| format!("{name} was started but can't be logged in to"))?;
@@ -81,6 +98,41 @@ fn done(cx: &Context<'_>, name: &Name, host: &remote::Host, script: &str) -> Res
         cx.events.emit(&Event::Note { message });
     }
     Ok(())
+}
+
+/// Has a guest's agent tell its SSH host key, which comes over the pinned connection to its host's API; waits while the
+/// guest boots.
+///
+/// # Errors
+/// A refusal where the agent does not tell it in time: nobody else can vouch for it. At once what waiting can't mend.
+pub fn told_key(vm: &Vm<'_>, host: &Name, name: &Name, deadline: Duration) -> Result<HostKey> {
+    let end = Instant::now() + deadline;
+    let mut pause = Duration::from_secs(1);
+    loop {
+        let why = match vm.read_file(KEY_FILE) {
+            Ok(text) => match HostKey::parse(&text) {
+                Some(key) => return Ok(key),
+                None => format!("{KEY_FILE} holds no whole key"),
+            },
+            // No agent yet, or no key yet: the guest is booting.
+            Err(pve::Error::Answered(answered)) if answered.status == 500 => answered.text().to_owned(),
+            Err(error) => {
+                return Err(explain(host, error).context(format!("can't ask {name}'s agent for its SSH host key")));
+            }
+        };
+        if Instant::now() + pause >= end {
+            let message =
+                format!("{name}'s agent has not told its SSH host key within {} s: {why}", deadline.as_secs());
+            return Err(Failure::refused(message)
+                .hint(format!(
+                    "no other key is trusted; see that qemu-guest-agent runs in {name} (`qm agent VMID ping` on the \
+                     node), then run again"
+                ))
+                .into());
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_secs(8));
+    }
 }
 
 /// Waits for cloud-init and says what it says where it is not well. Its exit code 2 (since 23.4) means: done, but

@@ -18,6 +18,7 @@ pub mod inside;
 pub mod mark;
 pub mod observe;
 mod render;
+pub mod rights;
 pub mod seed;
 pub mod wanted;
 
@@ -60,6 +61,7 @@ impl VmBuild {
 
     fn compare(&self, cx: &Context<'_>, wanted: &Wanted) -> Result<Diff> {
         let client = self.clients.of(cx.site, &wanted.host)?;
+        rights::check(&client, wanted)?;
         let observed = observe::observe(&client, wanted, &cx.site.name)?;
         for one in &observed.left {
             let vmid = one.vmid.unwrap_or_default();

@@ -58,13 +58,13 @@ fn the_older_release_is_spoken_too() {
 }
 
 #[test]
-fn looking_takes_one_call_a_vm_and_two_more() {
+fn looking_takes_one_call_a_vm_and_three_more() {
     let lab = Lab::start();
     lab.apply(&[]).unwrap();
     lab.with(|cx| {
         let tool = lab.tool();
         assert!(converge::observe_plan(cx, &tool).unwrap().steps.is_empty());
-        assert_eq!(tool.api_calls(), 5);
+        assert_eq!(tool.api_calls(), 6);
     });
 }
 

@@ -1,9 +1,12 @@
-//! Version, tickets, realms.
+//! Version, tickets, passwords, realms, and what one may do.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
 
 use super::Handler;
-use crate::auth;
+use crate::access::check::realm_of;
+use crate::access::{Privileges, normalize};
 use crate::error::{ApiError, Result};
 use crate::server::Call;
 
@@ -12,6 +15,7 @@ pub(super) const METHODS: &[(&str, &str, Handler)] = &[
     ("GET", "/nodes/{node}/version", version),
     ("GET", "/access/ticket", |_| Ok(Value::Null)),
     ("POST", "/access/ticket", log_in),
+    ("PUT", "/access/password", password),
     ("GET", "/access/domains", domains),
     ("GET", "/access/permissions", permissions),
 ];
@@ -27,17 +31,58 @@ fn log_in(call: &Call) -> Result<Value> {
             return Err(ApiError::not_implemented(format!("parameter '{name}' not implemented in pve-lab")));
         }
     }
-    let auth = &call.server.auth;
-    let user = auth.log_in(call.params.text("username"), call.params.get("realm"), call.params.text("password"))?;
-    let all = json!({"Sys.Audit": 1, "Sys.Modify": 1, "Sys.PowerMgmt": 1, "Sys.Console": 1});
-    let vms = json!({"VM.Allocate": 1, "VM.Audit": 1, "VM.Clone": 1, "VM.PowerMgmt": 1, "VM.Config.Disk": 1});
-    let cap = json!({
-        "access": all, "dc": all, "nodes": all, "vms": vms, "mapping": {}, "sdn": {},
-        "storage": {"Datastore.Allocate": 1, "Datastore.AllocateSpace": 1, "Datastore.Audit": 1},
-    });
+    let (auth, access) = (&call.server.auth, &call.server.access);
+    let (user, realm) = (call.params.text("username"), call.params.get("realm"));
+    let user = auth.log_in(access, user, realm, call.params.text("password"))?;
     Ok(json!({
-        "username": user, "ticket": auth.ticket(&user), "CSRFPreventionToken": auth.csrf(&user), "cap": cap,
+        "username": user, "ticket": auth.ticket(&user), "CSRFPreventionToken": auth.csrf(&user),
+        "cap": capabilities(call, &user),
     }))
+}
+
+/// Sums up what a user may do anywhere, by subject: what a user interface shows goes by it.
+fn capabilities(call: &Call, user: &str) -> Value {
+    let subjects: [(&str, &[&str]); 7] = [
+        ("access", &["User.", "Group.", "Permissions.Modify"]),
+        ("dc", &["Sys.Audit", "Sys.Modify", "SDN."]),
+        ("mapping", &["Mapping.", "Permissions.Modify"]),
+        ("nodes", &["Sys.", "Permissions.Modify"]),
+        ("sdn", &["SDN.", "Permissions.Modify"]),
+        ("storage", &["Datastore.", "Permissions.Modify"]),
+        ("vms", &["VM.", "Permissions.Modify"]),
+    ];
+    let mut all: BTreeMap<&str, Map<String, Value>> =
+        subjects.iter().map(|(subject, _)| (*subject, Map::new())).collect();
+    let mut paths = call.server.access.state().paths();
+    paths.insert("/mapping".into());
+    for path in paths {
+        let top = path.split('/').nth(1).filter(|top| !top.is_empty()).unwrap_or("dc");
+        let Some((subject, prefixes)) = subjects.iter().find(|(subject, _)| *subject == top) else { continue };
+        for name in call.server.access.privileges(user, &path).into_keys() {
+            if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+                all.entry(subject).or_default().insert(name, json!(1));
+            }
+        }
+    }
+    json!(all)
+}
+
+fn password(call: &Call) -> Result<Value> {
+    let (userid, given) = (call.params.text("userid"), call.params.text("password"));
+    if realm_of(userid)? != "pve" {
+        return Err(ApiError::not_implemented("passwords of other realms than 'pve' not implemented in pve-lab"));
+    }
+    let own = !call.who.is_root() && call.who.user == userid;
+    if own {
+        let confirmed = call.params.get("confirmation-password").unwrap_or_default();
+        call.server.auth.log_in(&call.server.access, userid, None, confirmed)?;
+    }
+    let digest = call.server.auth.password_digest(userid, given);
+    call.server.access.change(|state| {
+        let unknown = || ApiError::failed(format!("no such user ('{userid}')"));
+        state.users.get_mut(userid).ok_or_else(unknown)?.password = Some(digest);
+        Ok(Value::Null)
+    })
 }
 
 fn domains(_: &Call) -> Result<Value> {
@@ -47,36 +92,22 @@ fn domains(_: &Call) -> Result<Value> {
     ]))
 }
 
-/// The only user is root, who may do everything everywhere.
 fn permissions(call: &Call) -> Result<Value> {
-    let own = call.who.name();
-    let user = call.params.get("userid").unwrap_or(&own);
-    if user != own && user != call.who.user && user != format!("root@pam!{}", auth::TOKEN_NAME) {
-        return Err(ApiError::failed(format!("no such user ('{user}')")));
+    let (access, own) = (&call.server.access, call.who.name());
+    let who = call.params.get("userid").unwrap_or(&own);
+    let owned = who.split_once('!').is_some_and(|(user, _)| user == own);
+    if who != own && !owned {
+        access.need(&call.who, "/access", &["Sys.Audit"])?;
     }
-    let rights = [
-        "Datastore.Allocate",
-        "Datastore.AllocateSpace",
-        "Datastore.AllocateTemplate",
-        "Datastore.Audit",
-        "Sys.Audit",
-        "Sys.Modify",
-        "VM.Allocate",
-        "VM.Audit",
-        "VM.Clone",
-        "VM.Config.CDROM",
-        "VM.Config.CPU",
-        "VM.Config.Cloudinit",
-        "VM.Config.Disk",
-        "VM.Config.HWType",
-        "VM.Config.Memory",
-        "VM.Config.Network",
-        "VM.Config.Options",
-        "VM.PowerMgmt",
-    ];
-    let all: Value =
-        rights.into_iter().map(|right| (right.to_owned(), json!(1))).collect::<serde_json::Map<_, _>>().into();
-    let paths = ["/", "/nodes", "/storage", "/vms", "/access"];
-    let paths = paths.into_iter().map(|path| (path.to_owned(), all.clone()));
-    Ok(paths.filter(|(path, _)| call.params.get("path").is_none_or(|own| own == path)).collect())
+    let numbers = |privileges: Privileges| -> Value {
+        privileges.into_iter().map(|(name, below)| (name, json!(u8::from(below)))).collect::<Map<_, _>>().into()
+    };
+    if let Some(path) = call.params.get("path") {
+        let wrong = || ApiError::parameter("path", format!("invalid ACL path '{path}'"));
+        let path = normalize(path).ok_or_else(wrong)?;
+        return Ok(json!({path.clone(): numbers(access.privileges(who, &path))}));
+    }
+    let paths = access.state().paths().into_iter();
+    let all = paths.map(|path| (path.clone(), access.privileges(who, &path)));
+    Ok(all.filter(|(_, own)| !own.is_empty()).map(|(path, own)| (path, numbers(own))).collect::<Map<_, _>>().into())
 }

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Handler, guest, node};
+use super::{Handler, guest, node, storage};
+use crate::access::extra::owns;
 use crate::error::{ApiError, Result};
 use crate::server::{Call, NODE};
 use crate::tasks::Task;
@@ -27,7 +28,9 @@ fn tasks(call: &Call) -> Result<Value> {
         }
         entry
     };
-    Ok(call.server.tasks.list().iter().map(saved).collect())
+    let all = call.server.access.has_any(&call.who.name(), "/", &["Sys.Audit"]);
+    let seen = |task: &&Task| all || owns(&call.who, task);
+    Ok(call.server.tasks.list().iter().filter(seen).map(saved).collect())
 }
 
 fn resources(call: &Call) -> Result<Value> {
@@ -35,6 +38,9 @@ fn resources(call: &Call) -> Result<Value> {
     let mut out = Vec::new();
     if wanted.is_none_or(|kind| kind == "vm") {
         for vmid in call.server.guests.ids()? {
+            if !guest::audits(call, vmid) {
+                continue;
+            }
             let Ok(mut entry) = guest::entry(&call.server, vmid, false) else { continue };
             entry["id"] = json!(format!("qemu/{vmid}"));
             entry["type"] = json!("qemu");
@@ -56,6 +62,9 @@ fn resources(call: &Call) -> Result<Value> {
     if wanted.is_none_or(|kind| kind == "storage") {
         let (total, used, _) = call.server.storages.space();
         for storage in call.server.storages.all() {
+            if !storage::audits(call, storage, &["Datastore.Audit"]) {
+                continue;
+            }
             out.push(json!({
                 "id": format!("storage/{NODE}/{}", storage.name), "type": "storage", "storage": storage.name,
                 "node": NODE, "plugintype": "dir", "shared": 0, "status": "available",

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::Handler;
 use crate::error::{ApiError, Result};
-use crate::server::{Call, Mode, Server};
+use crate::server::{Call, Server};
 use crate::vm::create::vmid;
 use crate::vm::power::{self, Action};
 use crate::vm::{self, Config, cloudinit, config, drives, update};
@@ -51,13 +53,12 @@ pub(super) const METHODS: &[(&str, &str, Handler)] = &[
         let config = call.server.guests.load(id)?.effective();
         Ok(json!(cloudinit::dump(call.server.release, id, &config, call.params.text("type"))?))
     }),
-    ("POST", "/nodes/{node}/qemu/{vmid}/agent/ping", |call| agent(call, "guest-ping")),
-    ("GET", "/nodes/{node}/qemu/{vmid}/agent/info", |call| agent(call, "guest-info")),
-    ("GET", "/nodes/{node}/qemu/{vmid}/agent/get-osinfo", |call| agent(call, "guest-get-osinfo")),
-    ("GET", "/nodes/{node}/qemu/{vmid}/agent/get-host-name", |call| agent(call, "guest-get-host-name")),
-    ("GET", "/nodes/{node}/qemu/{vmid}/agent/network-get-interfaces", |call| {
-        agent(call, "guest-network-get-interfaces")
-    }),
+    ("POST", "/nodes/{node}/qemu/{vmid}/agent/ping", |call| ask(call, "guest-ping")),
+    ("GET", "/nodes/{node}/qemu/{vmid}/agent/info", |call| ask(call, "guest-info")),
+    ("GET", "/nodes/{node}/qemu/{vmid}/agent/get-osinfo", |call| ask(call, "guest-get-osinfo")),
+    ("GET", "/nodes/{node}/qemu/{vmid}/agent/get-host-name", |call| ask(call, "guest-get-host-name")),
+    ("GET", "/nodes/{node}/qemu/{vmid}/agent/network-get-interfaces", |call| ask(call, "guest-network-get-interfaces")),
+    ("GET", "/nodes/{node}/qemu/{vmid}/agent/file-read", file_read),
 ];
 
 /// Returns a guest's entry in lists.
@@ -96,9 +97,15 @@ pub(super) fn entry(server: &Server, id: u32, full: bool) -> Result<Value> {
     Ok(out)
 }
 
+/// Returns whether the caller may see a guest.
+pub(super) fn audits(call: &Call, id: u32) -> bool {
+    call.server.access.has_any(&call.who.name(), &format!("/vms/{id}"), &["VM.Audit"])
+}
+
 fn list(call: &Call) -> Result<Value> {
     let full = call.params.flag("full");
-    let ids = call.server.guests.ids()?;
+    let mut ids = call.server.guests.ids()?;
+    ids.retain(|id| audits(call, *id));
     // A guest may be destroyed between the two reads; it is not in the list then.
     let entries = ids.into_iter().filter_map(|id| entry(&call.server, id, full).ok());
     Ok(entries.filter(|entry| !full || entry["template"] != 1).collect())
@@ -163,8 +170,8 @@ fn act(call: &Call, action: Action) -> Result<Value> {
     Ok(json!(power::act(&call.server, &call.who, &call.params, action)?))
 }
 
-/// Asks the guest's agent.
-fn agent(call: &Call, command: &str) -> Result<Value> {
+/// Connects to the guest's agent.
+fn agent(call: &Call) -> Result<vm::qmp::Qmp> {
     let id = vmid(&call.params, "vmid")?;
     let config = call.server.guests.load(id)?.config;
     if !config::has_agent(&config) {
@@ -173,11 +180,31 @@ fn agent(call: &Call, command: &str) -> Result<Value> {
     if !power::is_running(&call.server, id)? {
         return Err(ApiError::failed(format!("VM {id} is not running")));
     }
-    if call.server.mode == Mode::ApiOnly {
-        return Err(ApiError::failed("QEMU guest agent is not running"));
-    }
     let socket = power::agent_socket(&call.server, id);
     let dead = |_| ApiError::failed("QEMU guest agent is not running");
-    let mut agent = vm::qmp::Qmp::agent(&socket, Duration::from_secs(3)).map_err(dead)?;
-    Ok(json!({"result": agent.run(command, &Value::Null)?}))
+    vm::qmp::Qmp::agent(&socket, Duration::from_secs(3)).map_err(dead)
+}
+
+/// Has the guest's agent run a command.
+fn ask(call: &Call, command: &str) -> Result<Value> {
+    Ok(json!({"result": agent(call)?.run(command, &Value::Null)?}))
+}
+
+/// The most that is read of a file.
+const READ: usize = 16 << 20;
+
+/// Reads a file in the guest.
+fn file_read(call: &Call) -> Result<Value> {
+    let mut agent = agent(call)?;
+    let most = call.params.number("count").and_then(|count| usize::try_from(count).ok()).unwrap_or(READ);
+    let bytes = agent.read_file(call.params.text("file"), most)?;
+    let whole = bytes.whole;
+    let plain = call.params.get("decode").is_none_or(|on| on == "1");
+    let content =
+        if plain { String::from_utf8_lossy(&bytes.content).into_owned() } else { STANDARD.encode(&bytes.content) };
+    let mut out = json!({"content": content, "bytes-read": bytes.content.len()});
+    if !whole {
+        out["truncated"] = json!(1);
+    }
+    Ok(out)
 }

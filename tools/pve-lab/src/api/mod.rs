@@ -1,11 +1,13 @@
 //! The methods that the lab has, by verb and path. One that the schema has and this table has not answers 501.
 
 mod access;
+mod acl;
 mod cluster;
 mod guest;
 mod node;
 mod storage;
 mod task;
+mod users;
 
 use serde_json::{Value, json};
 
@@ -18,8 +20,16 @@ pub(crate) type Handler = fn(&Call) -> Result<Value>;
 
 /// Returns what answers a method.
 pub(crate) fn handler(verb: &str, template: &str) -> Option<Handler> {
-    let tables: [&[(&str, &str, Handler)]; 6] =
-        [access::METHODS, cluster::METHODS, guest::METHODS, node::METHODS, storage::METHODS, task::METHODS];
+    let tables: [&[(&str, &str, Handler)]; 8] = [
+        access::METHODS,
+        acl::METHODS,
+        cluster::METHODS,
+        guest::METHODS,
+        node::METHODS,
+        storage::METHODS,
+        task::METHODS,
+        users::METHODS,
+    ];
     let all = tables.into_iter().flatten();
     all.into_iter().find(|(own, path, _)| *own == verb && *path == template).map(|(_, _, handler)| *handler)
 }

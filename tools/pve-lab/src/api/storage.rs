@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Handler;
+use crate::access::extra;
 use crate::error::{ApiError, Result, host};
 use crate::http::multipart::Upload;
 use crate::server::{Call, NODE, Server};
@@ -16,7 +17,8 @@ use crate::tasks::Log;
 
 pub(super) const METHODS: &[(&str, &str, Handler)] = &[
     ("GET", "/storage", |call| {
-        Ok(call.server.storages.all().iter().map(|storage| definition(&call.server, storage)).collect())
+        let all = call.server.storages.all().iter().filter(|storage| audits(call, storage, &LISTED));
+        Ok(all.map(|storage| definition(&call.server, storage)).collect())
     }),
     ("GET", "/storage/{storage}", |call| {
         Ok(definition(&call.server, call.server.storages.find(call.params.text("storage"))?))
@@ -33,6 +35,14 @@ pub(super) const METHODS: &[(&str, &str, Handler)] = &[
     ("DELETE", "/nodes/{node}/storage/{storage}/content/{volume}", delete),
     ("POST", "/nodes/{node}/storage/{storage}/upload", upload),
 ];
+
+/// Either of these lets one see a storage in a list.
+const LISTED: [&str; 2] = ["Datastore.Audit", "Datastore.AllocateSpace"];
+
+/// Returns whether the caller has one of these privileges on a storage.
+pub(super) fn audits(call: &Call, storage: &Storage, wanted: &[&str]) -> bool {
+    call.server.access.has_any(&call.who.name(), &format!("/storage/{}", storage.name), wanted)
+}
 
 fn definition(server: &Server, storage: &Storage) -> Value {
     let digest = "0".repeat(40);
@@ -56,7 +66,8 @@ fn list(call: &Call) -> Result<Value> {
         kinds.filter(|kind| !kind.is_empty()).all(|kind| storage.content.contains(&kind))
     };
     let named = |storage: &Storage| call.params.get("storage").is_none_or(|name| name == storage.name);
-    let all = call.server.storages.all().iter().filter(|storage| content(storage) && named(storage));
+    let seen = |storage: &&Storage| content(storage) && named(storage) && audits(call, storage, &LISTED);
+    let all = call.server.storages.all().iter().filter(seen);
     let entry = |storage: &Storage| {
         let mut entry = summary(&call.server, storage);
         let share = |name: &str| entry[name].as_f64().unwrap_or(0.0);
@@ -77,7 +88,9 @@ fn status(call: &Call) -> Result<Value> {
 fn content(call: &Call) -> Result<Value> {
     let storage = call.server.storages.find(call.params.text("storage"))?;
     let vmid = call.params.number("vmid").and_then(|id| u32::try_from(id).ok());
-    Ok(Value::Array(call.server.storages.list(storage, call.params.get("content"), vmid)))
+    let mut volumes = call.server.storages.list(storage, call.params.get("content"), vmid);
+    volumes.retain(|volume| extra::sees(call, volume["volid"].as_str().unwrap_or_default()));
+    Ok(Value::Array(volumes))
 }
 
 /// Reads the volume that the path names, with or without its storage.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Handler;
+use crate::access::extra::owns;
 use crate::error::{ApiError, Result};
 use crate::server::Call;
 use crate::tasks::{Task, is_upid};
@@ -24,13 +25,16 @@ fn list(call: &Call) -> Result<Value> {
         Some(_) => "error",
         None => "unknown",
     };
+    let node = format!("/nodes/{}", params.text("node"));
+    let all = call.server.access.has_any(&call.who.name(), &node, &["Sys.Audit"]);
     let wanted = |task: &Task| {
         let by_source = match source {
             "archive" => ended(task),
             "active" => !ended(task),
             _ => true,
         };
-        by_source
+        (all || owns(&call.who, task))
+            && by_source
             && params.get("vmid").is_none_or(|id| task.id == id)
             && params.get("typefilter").is_none_or(|kind| task.kind == kind)
             && params.get("userfilter").is_none_or(|user| task.user.contains(user))

@@ -13,8 +13,9 @@ use serde_json::Value;
 
 use super::answer::{Answer, Form, bare, envelope};
 use super::{multipart, percent};
+use crate::access::{check::authorize, extra};
 use crate::api;
-use crate::auth::{Credentials, Identity, authorize};
+use crate::auth::{Credentials, Identity};
 use crate::error::{ApiError, Result, host};
 use crate::schema::{Found, verify};
 use crate::server::{Call, NODE, Server};
@@ -75,7 +76,7 @@ async fn identify(server: &Server, request: &Request<Incoming>, path: &str) -> R
         csrf: header(request, "csrfpreventiontoken"),
         writes: request.method() != Method::GET,
     };
-    let who = server.auth.identify(&given);
+    let who = server.auth.identify(&server.access, &given);
     if who.is_err() && server.slow_refusals {
         tokio::time::sleep(Duration::from_secs(3)).await;
     }
@@ -119,10 +120,10 @@ fn call(
     mut raw: BTreeMap<String, Value>,
     upload: Option<multipart::Upload>,
 ) -> Result<Data> {
-    authorize(&who, found.info, found.template)?;
     for (name, value) in &found.path {
         raw.insert(name.clone(), Value::String(value.clone()));
     }
+    authorize(&server.access, &who, found.info, found.template, &raw)?;
     let handler = api::handler(verb, found.template);
     if handler.is_none() && api::index(found).is_none() {
         let name = found.info["name"].as_str().unwrap_or_default();
@@ -133,6 +134,7 @@ fn call(
     match handler {
         Some(handler) => {
             let call = Call { server, who, params, upload, total: Cell::new(None) };
+            extra::check(&call, verb, found.template)?;
             handler(&call).map(|data| (data, call.total.get()))
         }
         None => Ok((api::index(found).unwrap_or_default(), None)),

@@ -174,7 +174,8 @@ impl Lab {
             return Err(Error::Missing(missing.join(", ")));
         }
         let say = |text: &str| (options.progress)(text);
-        setup::prepare(&self.layout).map_err(file(format!("prepare {}", self.layout.dir().display())))?;
+        setup::prepare(&self.layout, crate::schema::Release::default())
+            .map_err(file(format!("prepare {}", self.layout.dir().display())))?;
         let node = node::Node::new(&self.layout, &self.namespace);
         let image = node.prepare(options.node_image.as_deref())?;
         if !net::exists(&self.namespace) {

@@ -59,7 +59,10 @@ impl<'a> Node<'a> {
             }
         }
         let public = self.read(&self.host_key().with_extension("pub"))?;
-        let known = format!("{ADDRESS},{NODE} {}\n", words(&public, 2));
+        let known = pinned(
+            &fs::read_to_string(self.layout.known_hosts()).unwrap_or_default(),
+            &format!("{ADDRESS},{NODE} {}", words(&public, 2)),
+        );
         write_atomic(&self.layout.known_hosts(), known, 0o644).map_err(file("write known_hosts"))?;
         let base = self.system_disk(image)?;
         for name in DISKS {
@@ -204,6 +207,13 @@ fn words(text: &str, count: usize) -> String {
     text.split_whitespace().take(count).collect::<Vec<_>>().join(" ")
 }
 
+/// Puts the node's line first and keeps the others: they pin the keys of the lab's guests, which outlive an `up`.
+fn pinned(text: &str, line: &str) -> String {
+    let own = format!("{ADDRESS},{NODE} ");
+    let others = text.lines().filter(|other| !other.starts_with(&own)).map(|other| format!("{other}\n"));
+    format!("{line}\n{}", others.collect::<String>())
+}
+
 /// Ends guests by the names of their pid files, all at once: by the power button, or right away. One that does not hear
 /// the button in time is ended as well.
 pub(super) fn end(layout: &Layout, names: impl IntoIterator<Item = String>, now: bool) -> Result<(), Error> {
@@ -232,4 +242,18 @@ pub(super) fn end(layout: &Layout, names: impl IntoIterator<Item = String>, now:
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pins_of_guests_outlive_an_up() {
+        let first = pinned("", "192.168.1.100,pve1 ssh-ed25519 AAA");
+        assert_eq!(first, "192.168.1.100,pve1 ssh-ed25519 AAA\n");
+        let text = format!("{first}192.168.1.101 ssh-ed25519 BBB\n");
+        let again = pinned(&text, "192.168.1.100,pve1 ssh-ed25519 CCC");
+        assert_eq!(again, "192.168.1.100,pve1 ssh-ed25519 CCC\n192.168.1.101 ssh-ed25519 BBB\n");
+    }
 }

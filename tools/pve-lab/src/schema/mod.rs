@@ -81,6 +81,19 @@ impl Release {
         Some(Found { template: node["path"].as_str()?, info, path: values, children })
     }
 
+    /// Calls a function with each method's permission check.
+    #[cfg(test)]
+    pub(crate) fn each_check(self, each: &mut dyn FnMut(&Value)) {
+        fn walk(nodes: &Value, each: &mut dyn FnMut(&Value)) {
+            for node in nodes.as_array().into_iter().flatten() {
+                let methods = node["info"].as_object().into_iter().flatten();
+                methods.for_each(|(_, method)| each(&method["permissions"]["check"]));
+                walk(&node["children"], each);
+            }
+        }
+        walk(self.tree(), each);
+    }
+
     /// Returns the schema of a guest's option, such as `scsi[n]` for `scsi0`, from the method that sets it.
     pub(crate) fn guest_option(self, key: &str) -> Option<&'static Value> {
         let info = self.find("POST", "/nodes/n/qemu")?.info;

@@ -5,6 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::error::{ApiError, Result, host};
@@ -16,6 +18,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Qmp {
     stream: BufReader<UnixStream>,
     what: String,
+}
+
+/// What was read of a file in a guest.
+pub(crate) struct ReadFile {
+    pub(crate) content: Vec<u8>,
+    /// Whether its end was reached.
+    pub(crate) whole: bool,
 }
 
 impl Qmp {
@@ -84,6 +93,26 @@ impl Qmp {
             }
         }
         Err(ApiError::failed(format!("{command} got no answer from {}", self.what)))
+    }
+
+    /// Reads a file through the guest's agent, up to a size.
+    pub(crate) fn read_file(&mut self, path: &str, most: usize) -> Result<ReadFile> {
+        let agent = |error: ApiError| {
+            let line = error.line();
+            let text = line.split_once(" failed: ").map_or(line.as_str(), |(_, text)| text);
+            ApiError::failed(format!("Agent error: {text}"))
+        };
+        let handle = self.run("guest-file-open", &json!({"path": path})).map_err(agent)?;
+        let mut file = ReadFile { content: Vec::new(), whole: false };
+        while !file.whole && file.content.len() < most {
+            let count = (most - file.content.len()).min(1 << 20);
+            let part = self.run("guest-file-read", &json!({"handle": handle, "count": count})).map_err(agent)?;
+            let bytes = STANDARD.decode(part["buf-b64"].as_str().unwrap_or_default());
+            file.content.extend(bytes.map_err(host("the agent sent no base64"))?);
+            file.whole = part["eof"] == true;
+        }
+        self.run("guest-file-close", &json!({"handle": handle})).map_err(agent)?;
+        Ok(file)
     }
 
     /// Sends a command that may end the other side before it answers. Its answer, if any, is waited for a while:

@@ -1,6 +1,7 @@
 //! A small client for the tests: one request, its status and body.
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test itself does")]
+#![allow(dead_code, reason = "each test's program uses its part")]
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ impl Client {
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(30)));
         let base = format!("{}/api2/json", server.url);
-        Self { agent: config.build().into(), base, token: server.token.clone() }
+        Self { agent: config.build().into(), base, token: server.root_token.clone() }
     }
 
     fn authorization(&self) -> String {

@@ -118,11 +118,12 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
 pub(crate) fn key_hint(error: &remote::Error) -> Option<String> {
     match error {
         remote::Error::Locked { .. } => Some("wait for it to end, or stop it".to_owned()),
-        remote::Error::HostKey { host, file, .. } => Some(format!(
-            "if {host} was rebuilt and the new key is its own, remove its line from {file}; otherwise someone is in between"
+        remote::Error::HostKey { host, .. } => Some(format!(
+            "if {host} has got a new key of its own, compare it there (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), \
+             then: hearth trust {host} --replace; otherwise someone is in between"
         )),
-        remote::Error::UnknownKey { host, file, line, .. } => Some(format!(
-            "compare it on {host} itself (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); if it is the same, add to {file}: {line}"
+        remote::Error::UnknownKey { host, .. } => Some(format!(
+            "compare it on {host} itself (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then: hearth trust {host}"
         )),
         _ => None,
     }

@@ -196,10 +196,21 @@ mod tests {
              ~ vm/d\n        power: stopped → running\n  hint: plan again, read it, apply that"
         );
         assert!(unmoved(file, &saved, &saved).is_ok());
-        let other = Plan { tool: "zfs-init".into(), ..saved.clone() };
+    }
+
+    #[test]
+    fn a_plan_of_another_tool_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("p.json");
+        write(&file, &Plan { tool: "zfs-init".into(), ..plan(vec![]) }).unwrap();
+        let place = file.display();
+        let error = read_for("vm-build", "lab", &file).unwrap_err().downcast::<Failure>().unwrap();
         assert_eq!(
-            said(unmoved(file, &other, &saved).unwrap_err()),
-            "error: p.json is a plan of the tool 'zfs-init', and this is 'vm-build'"
+            said(error),
+            format!(
+                "error: {place} is a plan of zfs-init for site 'lab', and this is vm-build for site 'lab'\n  \
+                 hint: make one with: vm-build plan --out {place}"
+            )
         );
     }
 

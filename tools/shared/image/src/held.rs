@@ -1,6 +1,6 @@
 //! What has to be kept of recipes and pins, so that an image can be had again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::builder::Builder;
 use crate::lock::Lock;
@@ -29,7 +29,7 @@ impl Builder<'_> {
     /// # Errors
     /// [`crate::Error::NoRecipe`].
     pub fn pins(&self, names: &BTreeSet<String>) -> Result<Lock> {
-        let mut pins = Lock { sets: BTreeMap::new(), packages: self.lock().packages.clone() };
+        let mut pins = Lock { packages: self.lock().packages.clone(), ..Lock::default() };
         for name in names {
             let request = self.recipes().request(name)?;
             if let Some((request, set)) = request.and_then(|request| self.lock().sets.get_key_value(&request)) {

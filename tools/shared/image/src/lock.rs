@@ -48,12 +48,14 @@ pub struct Package {
 }
 
 /// The lock file. A package's id is `name_version_architecture`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lock {
     /// The answers by request.
     pub sets: BTreeMap<Request, Set>,
     /// Every package that a set names.
     pub packages: BTreeMap<String, Package>,
+    /// What `hearth trust` has pinned (`site::trust`); kept as it is.
+    pub trust: toml::Table,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +66,8 @@ struct File {
     set: Vec<SetEntry>,
     #[serde(default)]
     package: BTreeMap<String, Package>,
+    #[serde(default)]
+    trust: toml::Table,
 }
 
 #[derive(Deserialize)]
@@ -123,7 +127,7 @@ impl Lock {
         if file.version != VERSION {
             return Err(bad(format!("its version is {}, this program knows {VERSION}", file.version)));
         }
-        let mut lock = Self { sets: BTreeMap::new(), packages: file.package };
+        let mut lock = Self { sets: BTreeMap::new(), packages: file.package, trust: file.trust };
         for entry in file.set {
             let request = Request { suite: entry.suite, components: entry.components, packages: entry.requested };
             let set = Set { epoch: entry.epoch, bootstrap: entry.bootstrap, packages: entry.packages };
@@ -161,6 +165,10 @@ impl Lock {
             let Package { size, sha256, path } = package;
             let _ =
                 writeln!(text, "{} = {{ size = {size}, sha256 = \"{sha256}\", path = {} }}", quoted(id), quoted(path));
+        }
+        if !self.trust.is_empty() {
+            let table: toml::Table = [("trust".to_owned(), self.trust.clone().into())].into_iter().collect();
+            let _ = write!(text, "\n# Written by `hearth trust`.\n{table}");
         }
         text
     }
@@ -222,7 +230,7 @@ mod tests {
             Package { size: 3, sha256: Digest::of("deb"), path: "debian/pool/main/s/sudo/sudo.deb".to_owned() };
         let request = Request::new("trixie", &["main".to_owned()], ["sudo".to_owned(), "curl".to_owned()]);
         let set = Set { epoch: 1, bootstrap: vec![], packages: vec![id.clone()] };
-        Lock { sets: [(request, set)].into(), packages: [(id, package)].into() }
+        Lock { sets: [(request, set)].into(), packages: [(id, package)].into(), trust: toml::Table::new() }
     }
 
     #[test]
@@ -233,6 +241,17 @@ mod tests {
         let line = "\"sudo_1.9_amd64\" = { size = 3, sha256 = \"";
         assert!(text.lines().any(|l| l.starts_with(line)), "{text}");
         assert!(text.contains("requested = [\n    \"curl\",\n    \"sudo\",\n]"), "{text}");
+    }
+
+    #[test]
+    fn what_people_trust_is_kept() {
+        let mut lock = lock("1.9");
+        lock.trust =
+            toml::from_str("[home.pve1]\ncertificate = \"AB:CD\"\nhost_keys = [\"ssh-ed25519 AAAA\"]\n").unwrap();
+        let text = lock.render();
+        let wanted = "\n[trust.home.pve1]\ncertificate = \"AB:CD\"\nhost_keys = [\"ssh-ed25519 AAAA\"]\n";
+        assert!(text.ends_with(wanted), "{text}");
+        assert_eq!(Lock::parse(Path::new("pipeline.lock"), &text).unwrap(), lock);
     }
 
     #[test]

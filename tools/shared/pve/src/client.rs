@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -37,21 +38,19 @@ pub struct Client {
 impl Client {
     /// Prepares a client for a host of the site; connects at the first call.
     ///
-    /// A fingerprint wins over an authority, for it says more.
+    /// A fingerprint wins over an authority, for it says more; what the inventory says wins over the lock file.
     ///
     /// # Errors
     /// [`Error::Setup`] where the token or what the certificate is pinned to can't be used.
     pub fn open(api: &Api) -> Result<Self, Error> {
         let setup = |what: String| Error::Setup { what, source: None };
-        let pin = match (&api.fingerprint, &api.ca_file) {
+        let pinned = api.fingerprint.as_ref().or(api.pinned.as_ref().filter(|_| api.ca_file.is_none()));
+        let pin = match (pinned, &api.ca_file) {
             (Some(text), _) => Pin::fingerprint(text)
                 .ok_or_else(|| setup(format!("'{text}' is no SHA-256 fingerprint of a certificate, as AB:CD:…")))?,
             (None, Some(file)) => Pin::Authority(file.clone()),
             (None, None) => {
-                return Err(setup(format!(
-                    "the certificate of {} is not pinned: give ca_file or fingerprint",
-                    api.url
-                )));
+                return Err(Error::Unpinned { url: api.url.clone() });
             }
         };
         Self::new(&api.url, Token::read(&api.token_file)?, &pin)
@@ -78,6 +77,19 @@ impl Client {
         let connector = ().chain(TcpConnector::default()).chain(PinnedTls(pin.config()?));
         let agent = Agent::with_parts(config, connector, DefaultResolver::default());
         Ok(Self { agent, base: base.trim_end_matches('/').to_owned(), token, calls: AtomicU64::new(0) })
+    }
+
+    /// Returns the token's name, as `user@realm!name`.
+    pub fn token_name(&self) -> &str {
+        self.token.name()
+    }
+
+    /// Returns what the token may do, by path; below each as well where the number is 1.
+    ///
+    /// # Errors
+    /// As every call: [`Error`].
+    pub fn permissions(&self) -> Result<BTreeMap<String, BTreeMap<String, u8>>, Error> {
+        self.get("/access/permissions", &Form::new())
     }
 
     /// Returns how many requests were sent so far, retries and polls included.

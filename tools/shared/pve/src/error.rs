@@ -13,6 +13,12 @@ pub enum Error {
         /// The system's reason, where there is one.
         source: Option<io::Error>,
     },
+    /// No certificate is pinned.
+    #[error("no certificate is pinned for {url}")]
+    Unpinned {
+        /// The base address.
+        url: String,
+    },
     /// The API does not answer, or the connection broke.
     #[error("can't reach the Proxmox API at {url} ({call})")]
     Unreachable {
@@ -81,11 +87,19 @@ pub struct Answered {
     pub errors: BTreeMap<String, String>,
 }
 
+impl Answered {
+    /// Returns the server's own words: the message, or the reason phrase where there is none.
+    pub fn text(&self) -> &str {
+        let message = self.message.trim();
+        if message.is_empty() { self.reason.trim() } else { message }
+    }
+}
+
 impl fmt::Display for Answered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { method, path, status, reason, message, errors } = self;
+        let Self { method, path, status, reason: _, message: _, errors } = self;
         // The message repeats the reason phrase and is the longer of the two where they differ.
-        let text = if message.trim().is_empty() { reason.trim() } else { message.trim() };
+        let text = self.text();
         write!(f, "{method} {path} was answered with {status}: {text}")?;
         for (parameter, what) in errors {
             write!(f, "\n    {parameter}: {}", what.trim())?;
@@ -109,6 +123,11 @@ impl Error {
         }
     }
 
+    /// Tells whether no certificate is pinned.
+    pub fn is_unpinned(&self) -> bool {
+        matches!(self, Self::Unpinned { .. })
+    }
+
     /// Tells whether the server showed a certificate that is not the pinned one.
     pub fn is_certificate(&self) -> bool {
         matches!(self, Self::Certificate { .. })
@@ -117,6 +136,16 @@ impl Error {
     /// Tells whether the token was not accepted, or may not do this.
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Answered(answered) if matches!(answered.status, 401 | 403))
+    }
+
+    /// Returns what the API says the token may not do: a path and a privilege, or several of which one would do. Some
+    /// refusals say nothing.
+    pub fn missing(&self) -> Option<(&str, &str)> {
+        let Self::Answered(answered) = self else { return None };
+        let text = if answered.message.is_empty() { &answered.reason } else { &answered.message };
+        let inner = text.trim().strip_prefix("Permission check failed (")?.strip_suffix(')')?;
+        let (path, privileges) = inner.split_once(", ")?;
+        (answered.status == 403 && path.starts_with('/')).then_some((path, privileges))
     }
 
     /// Tells whether the client could not be set up from its configuration.
@@ -188,5 +217,16 @@ mod tests {
         assert!(answered(401, "Authentication failed!").is_denied());
         assert!(answered(403, "Permission check failed").is_denied());
         assert!(!answered(500, "Authentication failed!").is_denied());
+    }
+
+    #[test]
+    fn a_refusal_names_what_is_missing() {
+        let denied = |text| answered(403, text).missing().map(|(path, what)| (path.to_owned(), what.to_owned()));
+        let pair = |path: &str, what: &str| Some((path.to_owned(), what.to_owned()));
+        assert_eq!(denied("Permission check failed (/vms/101, VM.Audit)"), pair("/vms/101", "VM.Audit"));
+        let any = "Permission check failed (/storage/local, Datastore.Audit|Datastore.AllocateSpace)";
+        assert_eq!(denied(any), pair("/storage/local", "Datastore.Audit|Datastore.AllocateSpace"));
+        assert_eq!(denied("Permission check failed"), None);
+        assert_eq!(denied("Permission check failed (pool 'x' does not exist)"), None);
     }
 }

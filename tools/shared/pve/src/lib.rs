@@ -20,6 +20,6 @@ pub use error::{Answered, Error};
 pub use form::Form;
 pub use multipart::Upload;
 pub use node::Node;
-pub use tls::{Pin, Token};
+pub use tls::{Pin, Token, fingerprint, shown};
 pub use types::{Config, Pending, Power, Resource, Version, Volume};
 pub use vm::Vm;

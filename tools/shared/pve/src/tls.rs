@@ -1,13 +1,18 @@
 use std::fmt;
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+};
 use secret::Secret;
 use store::Digest;
 
@@ -47,6 +52,11 @@ impl Token {
         std::str::from_utf8(self.0.expose()).unwrap_or_default()
     }
 
+    /// Returns its name, as `user@realm!name`.
+    pub fn name(&self) -> &str {
+        self.text().split('=').next().unwrap_or_default()
+    }
+
     /// Returns the header's value.
     pub(crate) fn header(&self) -> String {
         format!("PVEAPIToken={}", self.text())
@@ -55,7 +65,7 @@ impl Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}=…", self.text().split('=').next().unwrap_or_default())
+        write!(f, "{}=…", self.name())
     }
 }
 
@@ -66,6 +76,92 @@ pub enum Pin {
     Authority(PathBuf),
     /// The certificate's own SHA-256; nothing else of it counts.
     Fingerprint(Digest),
+}
+
+/// Returns the SHA-256 of the certificate that a server shows, whoever it is: to be compared by people before it is
+/// pinned. Nothing is sent to it.
+///
+/// # Errors
+/// [`Error::Setup`] where the address is no https address; [`Error::Unreachable`] where nobody answers with TLS.
+pub fn shown(url: &str, patience: Duration) -> Result<Digest, Error> {
+    let uri: ureq::http::Uri = url.parse().map_err(|_| setup(format!("{url} is no address")))?;
+    let host = uri.host().filter(|_| uri.scheme_str() == Some("https"));
+    let host = host.ok_or_else(|| setup(format!("the API's address {url} is not https")))?;
+    let unreachable =
+        |source: io::Error| Error::Unreachable { url: url.to_owned(), call: "its certificate".to_owned(), source };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let shown = Arc::new(Shown { seen: Mutex::default(), provider: provider.clone() });
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| setup(format!("can't set up TLS: {error}")))?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(shown.clone());
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
+    let name = name.map_err(|_| setup(format!("no host in {url}")))?;
+    let mut connection = ClientConnection::new(Arc::new(builder.with_no_client_auth()), name)
+        .map_err(|error| unreachable(io::Error::other(error)))?;
+    let address = (host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(443));
+    let mut tried = Err(io::ErrorKind::NotFound.into());
+    for address in address.to_socket_addrs().map_err(unreachable)? {
+        tried = TcpStream::connect_timeout(&address, patience);
+        if tried.is_ok() {
+            break;
+        }
+    }
+    let mut socket = tried.map_err(unreachable)?;
+    socket.set_read_timeout(Some(patience)).map_err(unreachable)?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut socket).map_err(unreachable)?;
+    }
+    let seen = *shown.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    seen.ok_or_else(|| unreachable(io::Error::other("it shows no certificate")))
+}
+
+/// Writes a certificate's SHA-256 as Proxmox does: `AB:CD:…`.
+pub fn fingerprint(sha256: &Digest) -> String {
+    let digits = sha256.to_string().to_uppercase();
+    digits.as_bytes().chunks(2).map(String::from_utf8_lossy).collect::<Vec<_>>().join(":")
+}
+
+/// Takes any certificate and keeps its digest. The handshake's signature is checked: it proves the private key.
+#[derive(Debug)]
+struct Shown {
+    seen: Mutex<Option<Digest>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Shown {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Digest::of(certificate));
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 impl Pin {
@@ -119,7 +215,7 @@ struct Pinned {
 
 /// The certificate is another one.
 #[derive(Debug, thiserror::Error)]
-#[error("its SHA-256 is {seen}, and {pinned} is pinned")]
+#[error("its SHA-256 is {}, and {} is pinned", fingerprint(seen), fingerprint(pinned))]
 struct OtherCertificate {
     seen: Digest,
     pinned: Digest,

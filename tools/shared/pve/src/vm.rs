@@ -120,4 +120,14 @@ impl Vm<'_> {
             self.client.call(&Method::POST, &format!("{}/agent/ping", self.path), &Form::new())?;
         Ok(())
     }
+
+    /// Reads a file in the guest through its agent.
+    ///
+    /// # Errors
+    /// See [`Vm`]; also where the agent does not answer, or there is no such file.
+    pub fn read_file(&self, path: &str) -> Result<String, Error> {
+        let answer: serde_json::Value =
+            self.client.get(&format!("{}/agent/file-read", self.path), &Form::new().set("file", path))?;
+        Ok(answer["content"].as_str().unwrap_or_default().to_owned())
+    }
 }

@@ -159,8 +159,17 @@ fn the_pinned_fingerprint_is_enough_and_another_is_refused() {
     assert_eq!(open(&server, &pin).version().unwrap().release, "9.1");
     let error = open(&server, &Pin::Fingerprint(Digest::of("x"))).version().unwrap_err();
     assert!(error.is_certificate(), "{error}");
-    assert!(error.to_string().contains(&Digest::of(&server.certificate).to_string()), "{error}");
+    assert!(error.to_string().contains(&hearth_pve::fingerprint(&Digest::of(&server.certificate))), "{error}");
     assert_eq!(server.requests.lock().unwrap().len(), 1, "nothing, the token least of all, went to an unproven server");
+}
+
+#[test]
+fn a_certificate_is_shown_before_it_is_pinned() {
+    let server = Canned::start("other.example", []);
+    let seen = hearth_pve::shown(&server.url, Duration::from_secs(5)).unwrap();
+    assert_eq!(seen, Digest::of(&server.certificate));
+    assert!(hearth_pve::shown("http://127.0.0.1:1", Duration::from_secs(1)).is_err());
+    assert!(hearth_pve::shown("https://127.0.0.1:1", Duration::from_secs(1)).unwrap_err().is_unreachable());
 }
 
 #[test]

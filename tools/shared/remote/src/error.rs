@@ -14,26 +14,26 @@ pub enum Error {
         source: io::Error,
     },
     /// The host shows another key than the pinned one.
-    #[error("{host} shows the host key {seen}, which is not the one pinned in {file}")]
+    #[error("{host} shows the SSH host key {seen}, and {pinned} is pinned in {file}")]
     HostKey {
         /// The host or guest.
         host: String,
         /// The fingerprint seen, as `SHA256:…`.
         seen: String,
+        /// The fingerprints pinned.
+        pinned: String,
         /// The file with the pinned keys.
         file: String,
     },
     /// No key is pinned for the host.
-    #[error("{host} shows the host key {seen}, and none is pinned in {file}")]
+    #[error("{host} shows the SSH host key {seen}, and none is pinned for it in {file}")]
     UnknownKey {
         /// The host.
         host: String,
         /// The fingerprint seen, as `SHA256:…`.
         seen: String,
-        /// The file with the pinned keys.
+        /// The files in which one could be.
         file: String,
-        /// The line that would pin it.
-        line: String,
     },
     /// A step ran past its deadline.
     #[error("{host}: `{command}` did not end within {seconds} s")]

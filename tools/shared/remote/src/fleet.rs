@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -12,9 +13,12 @@ use site::{Name, Site, Ssh};
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::known_hosts;
-use crate::link::Target;
+use crate::known_hosts::{self, HostKey, Place, Verdict};
+use crate::link::{self, Target};
 use crate::local::Output;
+
+/// How long a host may take to accept a connection on which only its key is looked at.
+const GREETING: Duration = Duration::from_secs(10);
 
 /// The sessions of one run.
 ///
@@ -71,14 +75,15 @@ impl Fleet {
     /// Prepares sessions for a site's hosts and guests; opens none.
     pub fn new(site: &Site) -> Self {
         let counters = Arc::<Counters>::default();
-        let target = |name: &Name, address, ssh: &Ssh, trust_first| Target {
+        let target = |name: &Name, address, ssh: &Ssh, guest| Target {
             name: name.to_string(),
             address,
             port: ssh.port,
             user: ssh.user.clone(),
             key_file: ssh.key_file.clone(),
             known_hosts: ssh.known_hosts_file.clone(),
-            trust_first,
+            pinned: ssh.pinned.clone(),
+            guest,
         };
         let nodes = site.hosts.iter().map(|(name, host)| (name, target(name, host.address, &host.ssh, false)));
         let guests = site.guests.iter().map(|(name, guest)| (name, target(name, guest.address, &guest.ssh, true)));
@@ -159,15 +164,49 @@ impl Fleet {
     /// [`Error::Broken`] where the file of pinned keys can't be changed, or where the name is a node's: a node's key is
     /// pinned by people.
     pub fn forget_key(&self, name: &Name) -> Result<(), Error> {
+        self.change_pins(name, "can't remove its key from", known_hosts::remove)
+    }
+
+    /// Pins a guest's key, in place of any other.
+    ///
+    /// # Errors
+    /// As [`Fleet::forget_key`].
+    pub fn pin_key(&self, name: &Name, key: &HostKey) -> Result<(), Error> {
+        self.change_pins(name, "can't pin its key in", |file, place| known_hosts::pin_only(file, place, key))
+    }
+
+    fn change_pins(
+        &self,
+        name: &Name,
+        step: &str,
+        change: impl FnOnce(&Path, &Place) -> io::Result<()>,
+    ) -> Result<(), Error> {
         let host = self.named(name)?;
         host.close();
         let target = host.target();
-        let step = format!("can't remove its key from {}", target.known_hosts.display());
+        let step = format!("{step} {}", target.known_hosts.display());
         let broken = |source| Error::Broken { host: name.to_string(), step, source };
-        if !target.trust_first {
+        if !target.guest {
             return Err(broken(io::Error::other("it is no guest of this site")));
         }
-        known_hosts::remove(&target.known_hosts, &target.place()).map_err(broken)
+        change(&target.known_hosts, &target.place()).map_err(broken)
+    }
+
+    /// Returns the fingerprints of the keys that are pinned for a host or guest; empty where none is.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] where the file of pinned keys can't be read.
+    pub fn pinned_keys(&self, name: &Name) -> Result<String, Error> {
+        let host = self.named(name)?;
+        Ok(known_hosts::pinned(&host.target().pins()?, &host.target().place()))
+    }
+
+    /// Returns the key that a host shows, whether it is pinned or not, and what the pins say of it; logs nobody in.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] where it does not answer.
+    pub fn seen_key(&self, name: &Name) -> Result<(HostKey, Verdict), Error> {
+        link::seen(self.named(name)?.target(), GREETING)
     }
 
     /// Returns what the sessions have cost so far.

@@ -1,6 +1,6 @@
 //! What is inside, for the fuzzer alone (`fuzz/targets.rs`).
 
-use crate::known_hosts::{Place, line, methods, verdict};
+use crate::known_hosts::{HostKey, Place, methods, verdict};
 use crate::{Probe, batch};
 
 /// Takes what a host answered to two probes apart.
@@ -19,6 +19,7 @@ pub fn known_hosts(text: &str) {
         let place = Place { address: address.to_owned(), port };
         let _ = verdict(text, &place, text.as_bytes());
         let _ = methods(text, &place);
-        let _ = line(&place, text.as_bytes());
+        let _ = HostKey::of(text.as_bytes().to_vec());
+        let _ = HostKey::parse(text);
     }
 }

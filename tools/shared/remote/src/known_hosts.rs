@@ -1,16 +1,18 @@
 //! Pinned host keys, in the format of OpenSSH's `known_hosts` (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use sha2::Digest as _;
 use ssh2::{CheckResult, KnownHostFileKind, Session};
 
 /// What the pinned keys say about a key that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// It is pinned.
     Known,
     /// Other keys are pinned for this host.
@@ -82,17 +84,66 @@ pub(crate) fn methods(text: &str, place: &Place) -> String {
     if names.is_empty() { kinds[0].to_owned() } else { names }
 }
 
-/// Writes a key's fingerprint as OpenSSH does.
-pub(crate) fn fingerprint(sha256: &[u8]) -> String {
-    format!("SHA256:{}", STANDARD_NO_PAD.encode(sha256))
+/// Returns the fingerprints of the keys that are pinned for a host, for messages.
+pub(crate) fn pinned(text: &str, place: &Place) -> String {
+    let pins = text.lines().filter_map(|line| Some(fingerprint(&pin(line, place)?.key)));
+    pins.collect::<Vec<_>>().join(", ")
 }
 
-/// Writes the line that pins a key. The key itself begins with its kind (RFC 4253, section 6.6).
-pub(crate) fn line(place: &Place, key: &[u8]) -> Option<String> {
-    let length = u32::from_be_bytes(key.get(..4)?.try_into().ok()?);
-    let kind = std::str::from_utf8(key.get(4..4 + usize::try_from(length).ok()?)?).ok()?;
-    let word = !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_graphic());
-    word.then(|| format!("{} {kind} {}", place.pattern(), STANDARD.encode(key)))
+fn fingerprint(key: &[u8]) -> String {
+    format!("SHA256:{}", STANDARD_NO_PAD.encode(sha2::Sha256::digest(key)))
+}
+
+/// An SSH host key. It prints as `KIND BASE64`, the form of OpenSSH's files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostKey {
+    kind: String,
+    key: Vec<u8>,
+}
+
+impl HostKey {
+    /// Reads the line of a public key's file: `KIND BASE64` and, maybe, a comment. None where it is no whole key.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_ascii_whitespace();
+        let (kind, key) = (words.next()?, words.next()?);
+        let key = Self::of(STANDARD.decode(key).ok()?)?;
+        (key.kind == kind).then_some(key)
+    }
+
+    /// Takes the key's bytes, which begin with its kind (RFC 4253, section 6.6) and are fields of a length each.
+    pub(crate) fn of(key: Vec<u8>) -> Option<Self> {
+        let mut rest = key.as_slice();
+        let mut fields = Vec::new();
+        while !rest.is_empty() {
+            let (length, after) = rest.split_first_chunk::<4>()?;
+            let (field, after) = after.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+            fields.push(field);
+            rest = after;
+        }
+        let kind = std::str::from_utf8(fields.first()?).ok()?.to_owned();
+        let word = fields.len() > 1 && !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_graphic());
+        word.then_some(Self { kind, key })
+    }
+
+    /// Returns the fingerprint as OpenSSH writes it: `SHA256:…`.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.key)
+    }
+
+    /// Returns its kind, as `ssh-ed25519`.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.key
+    }
+}
+
+impl fmt::Display for HostKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, STANDARD.encode(&self.key))
+    }
 }
 
 /// Reads the file; a missing one is empty.
@@ -103,16 +154,14 @@ pub(crate) fn read(file: &Path) -> io::Result<String> {
     }
 }
 
-/// Pins the first key seen of a host, unless another run has pinned one meanwhile; returns what the file says then.
-pub(crate) fn pin_first(file: &Path, place: &Place, key: &[u8]) -> io::Result<Verdict> {
+/// Pins a host's key in place of those it had.
+pub(crate) fn pin_only(file: &Path, place: &Place, key: &HostKey) -> io::Result<()> {
     change(file, |text| {
-        let found = verdict(text, place, key);
-        if found != Verdict::Unknown {
-            return Ok((None, found));
+        let mut kept: String = text.split_inclusive('\n').filter(|line| pin(line, place).is_none()).collect();
+        if !kept.is_empty() && !kept.ends_with('\n') {
+            kept.push('\n');
         }
-        let line = line(place, key).ok_or_else(|| io::Error::other("the host key has no kind"))?;
-        let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        Ok((Some(format!("{text}{gap}{line}\n")), Verdict::Known))
+        Ok((Some(format!("{kept}{} {key}\n", place.pattern())), ()))
     })
 }
 
@@ -184,18 +233,34 @@ mod tests {
     }
 
     #[test]
-    fn the_first_key_is_pinned_and_a_second_one_is_not() {
+    fn a_pinned_key_takes_the_place_of_the_old_one() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("keys/known_hosts");
         let (first, second) = (key("ssh-ed25519"), key("ssh-rsa"));
-        assert_eq!(pin_first(&file, &place(), &first).unwrap(), Verdict::Known);
-        assert_eq!(pin_first(&file, &place(), &first).unwrap(), Verdict::Known);
-        assert_eq!(pin_first(&file, &place(), &second).unwrap(), Verdict::Differs);
+        let host_key = |bytes: &[u8]| HostKey::of(bytes.to_vec()).unwrap();
         let other = Place { address: "10.0.0.9".into(), port: 2222 };
-        assert_eq!(pin_first(&file, &other, &second).unwrap(), Verdict::Known);
-        assert_eq!(read(&file).unwrap().lines().count(), 2);
+        pin_only(&file, &other, &host_key(&second)).unwrap();
+        for key in [&first, &second] {
+            pin_only(&file, &place(), &host_key(key)).unwrap();
+            let text = read(&file).unwrap();
+            assert_eq!((text.lines().count(), verdict(&text, &place(), key)), (2, Verdict::Known), "{text}");
+        }
+        assert_eq!(verdict(&read(&file).unwrap(), &place(), &first), Verdict::Differs);
         remove(&file, &place()).unwrap();
         assert!(read(&file).unwrap().starts_with("[10.0.0.9]:2222 ssh-rsa "));
         assert_eq!(verdict(&read(&file).unwrap(), &place(), &first), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_host_key_is_whole_or_none() {
+        let line = format!("ssh-ed25519 {ED25519} root@web\n");
+        let key = HostKey::parse(&line).unwrap();
+        assert_eq!((key.kind(), key.to_string()), ("ssh-ed25519", format!("ssh-ed25519 {ED25519}")));
+        assert!(key.fingerprint().starts_with("SHA256:"));
+        assert_eq!(pinned(&format!("192.168.1.101 {line}"), &place()), key.fingerprint());
+        let cut = format!("ssh-ed25519 {}", &ED25519[..40]);
+        for bad in ["", "ssh-ed25519", &cut, &format!("ssh-rsa {ED25519}"), "ssh-ed25519 AAAA"] {
+            assert!(HostKey::parse(bad).is_none(), "{bad}");
+        }
     }
 }

@@ -18,5 +18,6 @@ mod quote;
 pub use error::Error;
 pub use fleet::{Answers, Counts, Fleet, Probe};
 pub use host::Host;
+pub use known_hosts::{HostKey, Verdict};
 pub use local::{Command, Output};
 pub use quote::quote;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use ssh2::{BlockDirections, Channel, HashType, MethodType, Session};
+use ssh2::{BlockDirections, Channel, MethodType, Session};
 
 use crate::error::Error;
-use crate::known_hosts::{self, Place, Verdict};
+use crate::known_hosts::{self, HostKey, Place, Verdict};
 
 /// How long the key exchange and the log-in may take; an emulated guest needs some seconds for them.
 const HANDSHAKE_SECONDS: u64 = 30;
@@ -26,13 +26,31 @@ pub(crate) struct Target {
     pub(crate) user: String,
     pub(crate) key_file: PathBuf,
     pub(crate) known_hosts: PathBuf,
-    /// Whether the first key seen is pinned: so for guests that this site makes, whose keys nobody can know before.
-    pub(crate) trust_first: bool,
+    /// Host keys pinned beside those of the file, each as `KIND BASE64`.
+    pub(crate) pinned: Vec<String>,
+    /// Whether it is a guest that this site makes: its key is told by its agent, and pinned in the file.
+    pub(crate) guest: bool,
 }
 
 impl Target {
     pub(crate) fn place(&self) -> Place {
         Place { address: self.address.to_string(), port: self.port }
+    }
+
+    /// Returns all that is pinned, in the file's format.
+    pub(crate) fn pins(&self) -> Result<String, Error> {
+        let told = |error| told(&error, &format!("can't read {}", self.known_hosts.display()));
+        let mut text = known_hosts::read(&self.known_hosts).map_err(|error| self.unreachable(told(error)))?;
+        for key in &self.pinned {
+            text += &format!("\n{} {key}", self.place().pattern());
+        }
+        Ok(text)
+    }
+
+    /// Returns where pins are, for messages.
+    fn pin_places(&self) -> String {
+        let file = self.known_hosts.display().to_string();
+        if self.guest { file } else { format!("{} or {file}", site::trust::FILE) }
     }
 
     fn unreachable(&self, source: io::Error) -> Error {
@@ -73,20 +91,9 @@ impl Link {
         // Asked for here, since libssh2 does not tell a key that is missing from one that is not wanted.
         std::fs::File::open(&target.key_file)
             .map_err(|error| broken(told(&error, &format!("can't read the key {}", target.key_file.display()))))?;
-        let address = SocketAddr::from((target.address, target.port));
-        let socket = TcpStream::connect_timeout(&address, patience).map_err(broken)?;
-        // Before the first byte: the exchange is made of small packets that each wait for an answer.
-        socket.set_nodelay(true).map_err(broken)?;
-        let socket = Arc::new(socket);
-        let mut session = Session::new().map_err(|error| broken(error.into()))?;
-        session.set_tcp_stream(Arc::clone(&socket));
-        session.set_timeout(u32::try_from(HANDSHAKE_SECONDS * 1000).unwrap_or(u32::MAX));
-        let pins = known_hosts::read(&target.known_hosts)
-            .map_err(|error| broken(told(&error, &format!("can't read {}", target.known_hosts.display()))))?;
-        let methods = known_hosts::methods(&pins, &target.place());
-        session.method_pref(MethodType::HostKey, &methods).map_err(|error| broken(error.into()))?;
-        session.handshake().map_err(|error| broken(told(&error.into(), "the SSH handshake failed")))?;
-        admit(target, &session)?;
+        let pins = target.pins()?;
+        let (session, socket) = greet(target, &pins, patience)?;
+        admit(target, &session, &pins)?;
         session.userauth_pubkey_file(&target.user, None, &target.key_file, None).map_err(|error| {
             let what = format!("can't log in as {} with the key {}", target.user, target.key_file.display());
             broken(told(&error.into(), &what))
@@ -179,28 +186,49 @@ fn told(error: &io::Error, what: &str) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// Lets a host in whose key is pinned, or pins it where that is allowed.
-fn admit(target: &Target, session: &Session) -> Result<(), Error> {
+/// Connects and exchanges keys, so that the host's own key is proven and known; logs nobody in.
+fn greet(target: &Target, pins: &str, patience: Duration) -> Result<(Session, Arc<TcpStream>), Error> {
+    let broken = |error: io::Error| target.unreachable(error);
+    let address = SocketAddr::from((target.address, target.port));
+    let socket = TcpStream::connect_timeout(&address, patience).map_err(broken)?;
+    // Before the first byte: the exchange is made of small packets that each wait for an answer.
+    socket.set_nodelay(true).map_err(broken)?;
+    let socket = Arc::new(socket);
+    let mut session = Session::new().map_err(|error| broken(error.into()))?;
+    session.set_tcp_stream(Arc::clone(&socket));
+    session.set_timeout(u32::try_from(HANDSHAKE_SECONDS * 1000).unwrap_or(u32::MAX));
+    let methods = known_hosts::methods(pins, &target.place());
+    session.method_pref(MethodType::HostKey, &methods).map_err(|error| broken(error.into()))?;
+    session.handshake().map_err(|error| broken(told(&error.into(), "the SSH handshake failed")))?;
+    Ok((session, socket))
+}
+
+/// Returns the key that a host shows, and what the pins say of it.
+pub(crate) fn seen(target: &Target, patience: Duration) -> Result<(HostKey, Verdict), Error> {
+    let pins = target.pins()?;
+    let (session, _) = greet(target, &pins, patience)?;
+    let key = shown(target, &session)?;
+    let verdict = known_hosts::verdict(&pins, &target.place(), key.bytes());
+    Ok((key, verdict))
+}
+
+fn shown(target: &Target, session: &Session) -> Result<HostKey, Error> {
     let none = || target.unreachable(io::Error::other("the server shows no host key"));
     let (key, _) = session.host_key().ok_or_else(none)?;
-    let seen = known_hosts::fingerprint(session.host_key_hash(HashType::Sha256).ok_or_else(none)?);
-    let file = &target.known_hosts;
-    let broken =
-        |error: io::Error| target.unreachable(told(&error, &format!("can't pin its key in {}", file.display())));
-    let verdict = if target.trust_first {
-        known_hosts::pin_first(file, &target.place(), key).map_err(broken)?
-    } else {
-        let text = known_hosts::read(file).map_err(broken)?;
-        known_hosts::verdict(&text, &target.place(), key)
-    };
-    let (host, file) = (target.name.clone(), file.display().to_string());
-    match verdict {
+    HostKey::of(key.to_vec()).ok_or_else(none)
+}
+
+/// Lets a host in whose key is pinned.
+fn admit(target: &Target, session: &Session, pins: &str) -> Result<(), Error> {
+    let key = shown(target, session)?;
+    let (host, seen, file) = (target.name.clone(), key.fingerprint(), target.pin_places());
+    match known_hosts::verdict(pins, &target.place(), key.bytes()) {
         Verdict::Known => Ok(()),
-        Verdict::Differs => Err(Error::HostKey { host, seen, file }),
-        Verdict::Unknown => {
-            let line = known_hosts::line(&target.place(), key).unwrap_or_default();
-            Err(Error::UnknownKey { host, seen, file, line })
+        Verdict::Differs => {
+            let pinned = known_hosts::pinned(pins, &target.place());
+            Err(Error::HostKey { host, seen, pinned, file })
         }
+        Verdict::Unknown => Err(Error::UnknownKey { host, seen, file }),
     }
 }
 

@@ -13,6 +13,7 @@ mod reader;
 mod report;
 mod scope;
 mod tree;
+pub mod trust;
 mod words;
 
 pub use load::{discover, load, load_before_secrets, load_copy};

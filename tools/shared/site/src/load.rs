@@ -6,7 +6,7 @@ use crate::model::Site;
 use crate::report::{Errors, Finding, Source};
 use crate::scope::Scope;
 use crate::tree::{self, Table, Value};
-use crate::{check, read};
+use crate::{check, read, trust};
 
 const MANIFEST: &str = "pipeline.toml";
 /// The most bytes that a file of an inventory may have: far more than people write, and quick to read.
@@ -64,7 +64,15 @@ pub fn load(folder: &Path) -> Result<Site, Errors> {
 /// # Errors
 /// As [`load`].
 pub fn load_copy(folder: &Path, of: &Site) -> Result<Site, Errors> {
-    read_folder(folder, |scope| scope.copy_of(of.folder.clone(), of.project.clone()))
+    let mut site = read_folder(folder, |scope| scope.copy_of(of.folder.clone(), of.project.clone()))?;
+    // What people trust is no part of a generation: it counts as it is now.
+    for (name, host) in &mut site.hosts {
+        if let Some(now) = of.hosts.get(name) {
+            host.api.pinned.clone_from(&now.api.pinned);
+            host.ssh.pinned.clone_from(&now.ssh.pinned);
+        }
+    }
+    Ok(site)
 }
 
 /// Loads a site as [`load`] does, in which secrets may be named that are still to be made.
@@ -97,7 +105,11 @@ fn read_folder(folder: &Path, adapt: impl FnOnce(Scope) -> Scope) -> Result<Site
     scope.resolve(&root);
     let findings = scope.into_findings();
     match site {
-        Some(site) if findings.is_empty() => Ok(site),
+        Some(mut site) if findings.is_empty() => {
+            let trusted = trust::read(&site.project, &site.name);
+            trust::apply(trusted.map_err(|message| Errors::one(Finding::nowhere(message)))?, &mut site);
+            Ok(site)
+        }
         _ => Err(Errors::new(sources, findings)),
     }
 }

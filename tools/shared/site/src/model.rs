@@ -99,6 +99,9 @@ pub struct Api {
     pub ca_file: Option<PathBuf>,
     /// The SHA-256 of the server's certificate, as Proxmox shows it: `AB:CD:…`.
     pub fingerprint: Option<String>,
+    /// The same from `pipeline.lock`, where `hearth trust` has put it; what the inventory says goes before it.
+    #[serde(skip)]
+    pub pinned: Option<String>,
 }
 
 /// How a shell is reached (`ssh` of a host or a guest).
@@ -114,6 +117,9 @@ pub struct Ssh {
     /// A file of pinned host keys, in OpenSSH's format.
     #[serde(skip)]
     pub known_hosts_file: PathBuf,
+    /// Host keys from `pipeline.lock`, each as `KIND BASE64`: where `hearth trust` has put them, beside those of the file.
+    #[serde(skip)]
+    pub pinned: Vec<String>,
 }
 
 /// An LVM logical volume (`[logical_volumes."GROUP/NAME"]`).

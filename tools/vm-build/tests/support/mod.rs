@@ -1,17 +1,25 @@
 //! A small site on an API-only server, with images and guests that are not real.
 
+#![allow(dead_code, reason = "each test's program uses its part")]
+
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use converge::{Context, Quiet};
 use image::DiskImage;
 use pve::{Client, Pin, Token};
 use pve_lab::Release;
 use pve_lab::testing::ApiOnly;
 use remote::Fleet;
+use serde_json::{Value, json};
 use site::{Api, Guest, Host, Name, Network, Site, Ssh, Template, Vmid};
 use store::{Digest, Store};
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use vm_build::VmBuild;
 use vm_build::guests::Guests;
 use vm_build::images::Images;
@@ -49,7 +57,7 @@ impl Guests for Log {
         Ok(())
     }
 
-    fn wait(&self, _: &Context<'_>, name: &Name, _: &Digest) -> Result<()> {
+    fn wait(&self, _: &Context<'_>, _: &pve::Vm<'_>, name: &Name, _: &Digest) -> Result<()> {
         self.lines.lock().unwrap().push(format!("wait {name}"));
         anyhow::ensure!(self.sick.lock().unwrap().as_ref() != Some(name), "{name}: cloud-init said: no");
         Ok(())
@@ -145,6 +153,47 @@ impl Lab {
         Client::new(&self.server.url, Token::parse(&self.server.token).unwrap(), &pin).unwrap()
     }
 
+    /// Gives Hearth's role these privileges, as root does.
+    pub fn grant(&self, privileges: &[String]) {
+        let authority = Certificate::from_pem(self.server.ca_pem.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .unversioned_rustls_crypto_provider(provider)
+            .root_certs(RootCerts::new_with_certs(&[authority]))
+            .build();
+        let agent: ureq::Agent = ureq::Agent::config_builder().tls_config(tls).build().into();
+        let request = agent.put(format!("{}/api2/json/access/roles/Hearth", self.server.url));
+        let request = request.header("authorization", format!("PVEAPIToken={}", self.server.root_token));
+        request.send_form([("privs", privileges.join(",").as_str())]).unwrap();
+    }
+
+    /// Plays a guest's agent: for a path, what its file holds.
+    pub fn agent(&self, number: u32, path: &'static str, content: &'static str) {
+        let socket = self.server.dir.join(format!("run/{number}.qga"));
+        let listener = UnixListener::bind(socket).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                for line in lines.map_while(Result::ok) {
+                    let asked: Value = serde_json::from_str(&line).unwrap();
+                    let answer = match asked["execute"].as_str() {
+                        Some("guest-sync") => json!({"return": asked["arguments"]["id"]}),
+                        Some("guest-file-open") if asked["arguments"]["path"] != path => {
+                            json!({"error": {"desc": "failed to open file: No such file or directory"}})
+                        }
+                        Some("guest-file-read") => {
+                            json!({"return": {"eof": true, "buf-b64": STANDARD.encode(content)}})
+                        }
+                        _ => json!({"return": 7}),
+                    };
+                    let _ = stream.write_all(format!("{answer}\n").as_bytes());
+                }
+            }
+        });
+    }
+
     pub fn config(&self, number: u32) -> BTreeMap<String, String> {
         self.client().node("pve1").vm(vmid(number)).config().unwrap().values
     }
@@ -198,6 +247,7 @@ pub fn site(url: &str, folder: &std::path::Path) -> Site {
         port: 22,
         key_file: folder.join("key"),
         known_hosts_file: folder.join("known_hosts"),
+        pinned: Vec::new(),
     };
     let api = Api {
         url: url.to_owned(),
@@ -205,6 +255,7 @@ pub fn site(url: &str, folder: &std::path::Path) -> Site {
         token_file: folder.join("token"),
         ca_file: Some(folder.join("ca.pem")),
         fingerprint: None,
+        pinned: None,
     };
     let host = Host { address: [192, 168, 1, 100].into(), api, ssh: ssh.clone(), storage: "local".into() };
     let template = Template { host: name("pve1"), vmid: vmid(9001), image: name("debian-13") };

@@ -101,6 +101,7 @@ fn ssh(reader: &mut Reader<'_>, user: Option<String>, host: Option<&Host>) -> Op
         port: 22,
         key_file: host.map(|host| host.ssh.key_file.clone()).unwrap_or_default(),
         known_hosts_file: host.map(|host| host.ssh.known_hosts_file.clone()).unwrap_or_default(),
+        pinned: Vec::new(),
     };
     if reader.entry("ssh").is_some() {
         let mut table = reader.table("ssh")?;

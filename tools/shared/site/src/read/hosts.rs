@@ -6,7 +6,6 @@ use crate::model::{Api, Host, Ssh};
 use crate::names::Name;
 use crate::read::accept;
 use crate::reader::{At, Reader};
-use crate::report::Finding;
 
 const ONE_ADDRESS: &str = "each host and guest needs an address of its own";
 const ONE_NAME: &str = "rename one: hosts and guests are told apart by name alone";
@@ -65,17 +64,9 @@ fn api(name: &Name, reader: &mut Reader<'_>, default: Option<String>) -> Option<
     let token_file = required_path(&mut table, "token_file", "`token_file = \"~/.config/hearth/token\"`");
     let ca_file = table.path("ca_file").map(|path| path.value);
     let fingerprint = fingerprint(&mut table);
-    if table.table.entry("ca_file").is_none() && table.table.entry("fingerprint").is_none() {
-        let finding =
-            Finding::at(&table.table.place, format!("{} has neither `ca_file` nor `fingerprint`", table.what));
-        table.scope.report(finding.label("trusts anybody who answers").help(
-            "add `ca_file`, a copy of the node's /etc/pve/pve-root-ca.pem, or `fingerprint`, the SHA-256 of its \
-             certificate as the node's web page shows it",
-        ));
-    }
     table.finish();
     let node = node.map_or_else(|| name.to_string(), String::from);
-    Some(Api { url: url?, node, token_file: token_file?, ca_file, fingerprint })
+    Some(Api { url: url?, node, token_file: token_file?, ca_file, fingerprint, pinned: None })
 }
 
 fn url(given: At<String>, reader: &Reader<'_>) -> Option<String> {
@@ -113,7 +104,7 @@ fn ssh(reader: &mut Reader<'_>) -> Option<Ssh> {
     let known_hosts_file = table.path("known_hosts_file").map(|path| path.value);
     let known_hosts_file = known_hosts_file.unwrap_or_else(|| table.scope.project.join(".hearth/known_hosts"));
     table.finish();
-    Some(Ssh { user: user?, port, key_file: key_file?, known_hosts_file })
+    Some(Ssh { user: user?, port, key_file: key_file?, known_hosts_file, pinned: Vec::new() })
 }
 
 /// Checks a user's name (useradd(8)).
