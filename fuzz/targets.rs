@@ -252,5 +252,5 @@ fn iso9660(bytes: &[u8]) {
     let name: String = name.iter().filter(|b| b.is_ascii_alphanumeric()).map(|b| char::from(*b)).collect();
     let files = [("meta-data", content), ("user-data", name.as_bytes())];
     let volume = image::iso9660::write("cidata", &files);
-    assert!(volume.len() % 2048 == 0 && volume == image::iso9660::write("cidata", &files));
+    assert!(volume.len().is_multiple_of(2048) && volume == image::iso9660::write("cidata", &files));
 }

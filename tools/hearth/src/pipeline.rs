@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(
             error("[stages.a]\ntool = 'verify'\nneeds = ['storge']\n[stages.storage]\ntool = 'zfs-init'\n"),
             "error: pipeline.toml:3: stage 'a' needs 'storge', which is no stage\n  3 | needs = ['storge']\n  \
-             hint: the stages are a, storage"
+             hint: did you mean 'storage'? the stages are a, storage"
         );
     }
 

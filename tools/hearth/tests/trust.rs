@@ -53,8 +53,7 @@ impl Host {
         self.end();
         let key = self.project.path().join("ssh_host_key");
         let _ = (fs::remove_file(&key), fs::remove_file(key.with_extension("pub")));
-        let made = Process::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap();
-        assert!(made.success());
+        remote::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).run().unwrap();
         // As root, sshd wants a folder that its service makes.
         let _ = fs::create_dir_all("/run/sshd");
         let port = self.port.to_string();
@@ -85,8 +84,8 @@ impl Host {
 
     fn fingerprint(&self) -> String {
         let key = self.project.path().join("ssh_host_key.pub");
-        let output = Process::new("ssh-keygen").arg("-lf").arg(key).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().split(' ').nth(1).unwrap().to_owned()
+        let output = remote::Command::new("ssh-keygen").arg("-lf").arg(key).run().unwrap();
+        output.text().split(' ').nth(1).unwrap().to_owned()
     }
 
     fn lock(&self) -> String {

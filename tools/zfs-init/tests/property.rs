@@ -187,7 +187,7 @@ fn damage(host: &mut Host, deed: &Deed) {
     let datasets = &mut host.pools.get_mut(pool).unwrap().datasets;
     match deed {
         Deed::Set(_, property, value) => {
-            drop(datasets.get_mut(name).unwrap().0.insert((*property).into(), (*value).into()))
+            drop(datasets.get_mut(name).unwrap().0.insert((*property).into(), (*value).into()));
         }
         Deed::Unmount(_) => datasets.get_mut(name).unwrap().1 = false,
         Deed::Destroy(_) => datasets

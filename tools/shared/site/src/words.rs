@@ -138,7 +138,7 @@ pub(crate) fn value(name: &str, value: &str) -> Result<(), Wrong> {
         Any => return Ok(()),
         Words(words) => (words.contains(&value), format!("one of {}", words.join(", "))),
         Levels(words) => (
-            words.contains(&value) || words.iter().any(|word| level(&word)),
+            words.contains(&value) || words.iter().any(level),
             format!("one of {}, some with a level, as zstd-3", words.join(", ")),
         ),
         Limit => (value == "none" || is_size(value), "a size, as 500G, or none".to_owned()),

@@ -1,7 +1,5 @@
 //! A small site on an API-only server, with images and guests that are not real.
 
-#![allow(dead_code, reason = "each test's program uses its part")]
-
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixListener;
