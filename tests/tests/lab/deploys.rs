@@ -41,9 +41,9 @@ fn bundle() -> String {
     on(INTRANET, &format!("readlink {BASE}/current"))
 }
 
-/// The site with another `media` stack, which has three minutes to get healthy.
+/// The site with another `media` stack, which has two minutes to get healthy.
 fn altered(name: &str, edit: (&str, &str, &str)) -> Altered {
-    let deadline = format!("{IMAGES}\ndeadline = 180");
+    let deadline = format!("{IMAGES}\ndeadline = 120");
     Altered::new(name, &[("stacks.toml", &format!("{IMAGES}\ndeadline = 600"), &deadline), edit])
 }
 

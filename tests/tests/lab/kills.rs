@@ -91,7 +91,7 @@ fn changed() -> Altered {
         &[
             ("storage.toml", "media = {}", "media = { properties = { recordsize = \"1M\" } }"),
             ("storage.toml", "mounts = { vm-extranet = \"/mnt/logs\" }", "mounts = { vm-extranet = \"/mnt/logs2\" }"),
-            ("guests.toml", "memory = \"1G\"", "memory = \"1280M\""),
+            ("guests.toml", "cores = 1\nmemory = \"1G\"", "cores = 1\nonboot = false\nmemory = \"1G\""),
             ("stacks/media/welcome.txt", "Read from", "Read again from"),
         ],
     )
@@ -105,7 +105,7 @@ fn whole(work: Work) -> Duration {
         Work::Shares => 14,
         Work::Stacks => 110,
         Work::First => 260,
-        Work::Change => 100,
+        Work::Change => 80,
     })
 }
 
