@@ -34,8 +34,8 @@ pub fn snapshot(cx: &Context<'_>, generation: &str) -> Result<Vec<String>> {
 /// Writes the script for one host. It prints the names of the snapshots that it takes.
 fn script(site: &Site, host: &Name, generation: &str, rule: Snapshots) -> String {
     let mut script = String::new();
-    for (name, pool) in site.pools.iter().filter(|(_, pool)| pool.host == *host) {
-        let datasets: Vec<String> = pool.datasets.keys().map(|dataset| quote(&format!("{name}/{dataset}"))).collect();
+    for pool in site.pools.values().filter(|pool| pool.host == *host) {
+        let datasets: Vec<String> = pool.datasets.keys().map(|dataset| quote(dataset.as_str())).collect();
         if !datasets.is_empty() {
             script += &of_pool(&datasets.join(" "), site.name.as_str(), generation, rule.keep);
         }
@@ -84,6 +84,19 @@ snapshot) mark=${3#*=}; shift 3; for name; do printf '%s\t%s\n' "$name" "$mark" 
 destroy) grep -v "^$2	" snapshots >new || :; mv new snapshots; echo "$2" >>destroyed ;;
 esac
 "#;
+
+    #[test]
+    fn every_dataset_is_named_as_zfs_names_it() {
+        let lab = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../inventory/lab");
+        let site = site::load(&lab).unwrap();
+        let host = site.hosts.keys().next().unwrap();
+        let script = script(&site, host, "0123456789ab", Snapshots { keep: 2 });
+        assert!(script.contains("for d in tank-ssd/appdata tank-ssd/postgres; do"), "{script}");
+        assert!(
+            script.contains("for d in tank-hdd/media tank-hdd/photos tank-hdd/backups tank-hdd/logs; do"),
+            "{script}"
+        );
+    }
 
     fn run(state: &std::path::Path, generation: &str, keep: u32) -> String {
         let path = format!("{}:/usr/bin:/bin", state.display());

@@ -142,7 +142,7 @@ pub struct Pool {
     pub ashift: u8,
     /// Properties of the pool's root dataset (zfsprops(7)), inherited by its datasets.
     pub properties: BTreeMap<String, String>,
-    /// Its datasets, by their name in the pool, as `media`; parents come before children.
+    /// Its datasets, by their full names, as `tank-hdd/media`; parents come before children.
     pub datasets: IndexMap<DatasetName, Dataset>,
 }
 
