@@ -167,6 +167,7 @@ fn build_twice(images: &[&str]) -> (Setting, Setting) {
     (first, second)
 }
 
+#[cfg(feature = "soak")]
 #[test]
 fn containers_are_the_same_in_any_setting_without_a_network_and_a_second_build_is_compared() {
     let (first, second) = build_twice(&["http", "witness"]);

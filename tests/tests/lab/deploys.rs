@@ -1,53 +1,49 @@
 //! Bad deploys: whatever is wrong with a new bundle, the one before keeps serving or is back by itself, and the run says
 //! so.
 
-use std::fs;
-use std::thread;
-use std::time::Duration;
-
-use hearth_tests::{INTRANET, expect, hearth, on, ssh};
+use hearth_tests::{INTRANET, expect, hearth, on};
 use remote::{Command, Output};
 
-use crate::support::{Altered, repaired, turn, wait_until};
+use crate::support::{Altered, turn};
 
-const BASE: &str = "/var/lib/hearth/stacks/media";
-const COMPOSE: &str = "stacks/media/compose.yaml";
+pub const BASE: &str = "/var/lib/hearth/stacks/media";
+pub const COMPOSE: &str = "stacks/media/compose.yaml";
 /// What the health check of the one service that stays asks for.
-const HEALTHY: &str = "http://127.0.0.1:8080/welcome.txt";
-const NEVER: &str = "http://127.0.0.1:9/";
+pub const HEALTHY: &str = "http://127.0.0.1:8080/welcome.txt";
+pub const NEVER: &str = "http://127.0.0.1:9/";
 const RUNS: &str = "command: [\"-f\", \"-p\", \"8080\", \"-h\", \"/media\"]";
 const IMAGES: &str = "images = { welcome = \"http\", http = \"http\" }";
 const FETCH: &str = "curl -sf -m 20 -H 'Host: media.home.lab' http://127.0.0.1/welcome.txt";
 
 /// Asks for the service's page by its name all the time, on the guest itself, and counts.
-struct Client;
+pub struct Client;
 
 impl Client {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let ask = format!("while true; do if {FETCH} >/dev/null; then echo ok; else echo failed; fi; sleep 0.5; done");
         on(INTRANET, &format!("systemd-run --quiet --collect --unit=asks sh -c \"{ask} >/run/asked\""));
         Self
     }
 
     /// Returns how many requests failed, and of how many.
-    fn stop(self) -> (u32, u32) {
+    pub fn stop(self) -> (u32, u32) {
         let said = on(INTRANET, "systemctl stop asks; grep -c failed /run/asked || true; wc -l </run/asked");
         let mut numbers = said.lines().map(|line| line.trim().parse().unwrap());
         (numbers.next().unwrap(), numbers.next().unwrap())
     }
 }
 
-fn bundle() -> String {
+pub fn bundle() -> String {
     on(INTRANET, &format!("readlink {BASE}/current"))
 }
 
 /// The site with another `media` stack, which has two minutes to get healthy.
-fn altered(name: &str, edit: (&str, &str, &str)) -> Altered {
+pub fn altered(name: &str, edit: (&str, &str, &str)) -> Altered {
     let deadline = format!("{IMAGES}\ndeadline = 120");
     Altered::new(name, &[("stacks.toml", &format!("{IMAGES}\ndeadline = 600"), &deadline), edit])
 }
 
-fn apply(site: &Altered) -> Command {
+pub fn apply(site: &Altered) -> Command {
     site.tool("compose-deploy", "apply").args(["--yes", "--only", "stack/vm-intranet/media"])
 }
 
@@ -56,7 +52,7 @@ fn said(output: &Output) -> String {
 }
 
 /// Asserts that the bundle before serves, that the change is still to be made, and that the good site needs nothing.
-fn still_serves(case: &str, old: &str, site: &Altered, asked: (u32, u32)) {
+pub fn still_serves(case: &str, old: &str, site: &Altered, asked: (u32, u32)) {
     println!("{case}: {} of {} requests failed", asked.0, asked.1);
     assert_eq!(bundle(), old, "{case}");
     on(INTRANET, FETCH);
@@ -106,49 +102,4 @@ fn a_full_disk_on_the_guest_stops_nothing_that_runs() {
     assert!(said(&output).contains("MiB free at"), "{}", said(&output));
     assert_eq!(asked.0, 0);
     still_serves("no room", &old, &site, asked);
-}
-
-#[test]
-fn the_guest_ends_a_trial_whose_run_was_killed() {
-    let _turn = turn();
-    let old = bundle();
-    let site = altered("lab-killed-trial", (COMPOSE, HEALTHY, NEVER));
-    let client = Client::start();
-    killed_in_the_trial(&site);
-    wait_until(INTRANET, "the trial is settled", &format!("! test -L {BASE}/trial"));
-    let asked = client.stop();
-    still_serves("run killed", &old, &site, asked);
-}
-
-#[test]
-fn a_guest_that_dies_in_a_trial_boots_the_bundle_before() {
-    let _turn = turn();
-    let old = bundle();
-    let site = altered("lab-dead-trial", (COMPOSE, HEALTHY, NEVER));
-    killed_in_the_trial(&site);
-    // No sync, no stop of anything; the connection does not survive it.
-    let _ = ssh(INTRANET, "echo b >/proc/sysrq-trigger").deadline(Duration::from_secs(10)).output();
-    thread::sleep(Duration::from_secs(5));
-    // `is-active` is content with one of many.
-    let up = "for s in photos media monitoring proxy backup; do systemctl is-active --quiet hearth-stack-$s; done";
-    wait_until(INTRANET, "the stacks are up", up);
-    still_serves("guest died", &old, &site, (0, 0));
-    repaired();
-}
-
-/// Applies the bad bundle, and kills the program as soon as the guest tries it.
-fn killed_in_the_trial(site: &Altered) {
-    let command = apply(site);
-    let run = thread::spawn(move || command.output().unwrap());
-    let trial = "systemctl show --property=ActiveState --value hearth-trial@media.service | grep -qx activating";
-    wait_until(INTRANET, "the trial runs", trial);
-    let folder = site.folder().display().to_string();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        if line.contains("compose-deploy\0apply") && line.contains(&folder) {
-            expect(0, &Command::new("kill").arg("-9").arg(entry.file_name()));
-        }
-    }
-    assert_eq!(run.join().unwrap().status, 137);
 }

@@ -39,7 +39,7 @@ fn a_rollback_brings_exports_machines_and_stacks_back_together() {
         &[
             ("storage.toml", logs, squashed),
             ("storage.toml", "logs = {}\n", "logs = {}\nmore = {}\n"),
-            ("guests.toml", "memory = \"1G\"\ndisk = \"6G\"", "memory = \"1280M\"\ndisk = \"7G\""),
+            ("guests.toml", "memory = \"1G\"\ndisk = \"6G\"", "memory = \"1G\"\nonboot = false\ndisk = \"7G\""),
             ("stacks/media/compose.yaml", "services:", "# gone back from\nservices:"),
             SNAPSHOTS,
         ],
@@ -55,7 +55,7 @@ fn a_rollback_brings_exports_machines_and_stacks_back_together() {
     let number = original.to_string();
     let diff = expect(2, &hearth("diff").args([number.clone(), running().to_string()])).text();
     println!("{diff}");
-    for wanted in ["inputs/site/storage.toml", "memory", "root_squash", "disk", "stacks/media"] {
+    for wanted in ["inputs/site/storage.toml", "onboot", "root_squash", "disk", "stacks/media"] {
         assert!(diff.contains(wanted), "{wanted} is not in:\n{diff}");
     }
 

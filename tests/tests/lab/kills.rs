@@ -243,7 +243,6 @@ fn what_is_interrupted_is_finished_by_the_next_run() {
         Try { work: Work::Storage, blow: Blow::Ssh, part: 0.6 },
         Try { work: Work::Shares, blow: Blow::Kill, part: 0.5 },
         Try { work: Work::Change, blow: Blow::Kill, part: 0.3 },
-        Try { work: Work::Change, blow: Blow::Api, part: 0.15 },
     ];
     for one in slice {
         println!("{}", attempt(one));
