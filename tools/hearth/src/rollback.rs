@@ -132,7 +132,7 @@ fn keep(site: &mut Site, later: &Site) -> Vec<String> {
             continue;
         };
         for dataset in pool.datasets.keys().filter(|dataset| !old.datasets.contains_key(*dataset)) {
-            stays.push(format!("zfs/{}/{name}/{dataset}: it was made later, and nothing is destroyed", pool.host));
+            stays.push(format!("zfs/{}/{dataset}: it was made later, and nothing is destroyed", pool.host));
         }
     }
     stays
