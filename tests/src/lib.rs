@@ -121,6 +121,14 @@ fn anew() {
 /// Where it was not saved under this name.
 pub fn restore(name: &str) {
     println!("{}", expect(0, &program("pve-lab").args(["restore", name])).text());
+    if name != "bare" {
+        // Emulated machines take a while to find their feet.
+        for guest in [INTRANET, EXTRANET] {
+            let answers =
+                || ssh(guest, "true").deadline(Duration::from_secs(30)).output().is_ok_and(|output| output.status == 0);
+            assert!((0..10).any(|_| answers()), "{guest} does not answer after it was brought back");
+        }
+    }
 }
 
 /// Begins `hearth VERB` on the lab site.
