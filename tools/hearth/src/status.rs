@@ -132,6 +132,10 @@ fn people(run: &Run, folder: &Path, out: &mut dyn Write) -> Result<()> {
             writeln!(out, "    {}", error.replace('\n', "\n    "))?;
         }
     }
+    // What ended a run between its stages, as Ctrl-C does, is no stage's error.
+    if let Some(error) = run.error.as_ref().filter(|_| run.stages.iter().all(|stage| stage.error.is_none())) {
+        writeln!(out, "{error}")?;
+    }
     writeln!(out, "report: {}", folder.join("report.html").display())?;
     Ok(())
 }
