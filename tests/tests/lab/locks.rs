@@ -111,6 +111,8 @@ fn a_second_clone_is_told_who_changes_the_host_until_the_holder_is_gone() {
     repaired();
 }
 
+// Has not run yet.
+#[cfg(feature = "soak")]
 #[test]
 fn a_run_with_nothing_to_change_needs_no_lock() {
     let _turn = turn();
