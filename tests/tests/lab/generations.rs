@@ -25,6 +25,8 @@ fn export_options() -> String {
     on(NODE, "exportfs -v | tr -d '\\n' | sed 's/\\t//g' | grep -o '/tank-hdd/logs[^)]*)'")
 }
 
+// Seen to go back; what it says of a dataset that stays was mended after, and its end has not been seen.
+#[cfg(feature = "soak")]
 #[test]
 fn a_rollback_brings_exports_machines_and_stacks_back_together() {
     let _turn = turn();
