@@ -184,7 +184,7 @@ fn the_plain_text_is_nowhere_and_would_be_found() {
         fs::remove_file(planted).unwrap();
     }
 
-    // Lists of processes, during a run too, and what Docker and journals tell; a process that has the canary is found.
+    // Lists of processes, at rest, and what Docker and journals tell; a process that has the canary is found.
     let local = Command::new("sh").args(["-c", PROCESSES]).env("CANARY", &word).output().unwrap();
     let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
     store::files::write_atomic(file.path(), &local.stdout, 0o600).unwrap();
